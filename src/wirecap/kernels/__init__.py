@@ -1,0 +1,1 @@
+"""All compiled code, and nothing else: the loops that touch packets.  Imports only NumPy and Numba."""

@@ -1,0 +1,178 @@
+"""Facts about network interfaces, read over rtnetlink (pyroute2) and the ethtool ioctl.
+
+Everything is about the calling thread's network namespace; ``netns.call(name, interface, "X0")`` asks
+in another.  pyroute2 takes 0.2 s to import, so that it is imported by the first question.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import os
+import socket
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from wirecap.errors import SystemCallError, UsageError
+from wirecap.linux import ethtool
+
+XDP_MODES = {1: "native", 2: "generic", 3: "offload", 4: "several"}  # XDP_ATTACHED_*, linux/if_link.h
+RTN_UNICAST = 1  # linux/rtnetlink.h; the others are local, broadcast, multicast and refusals
+IFF_UP = 1
+IFF_LOOPBACK = 8
+
+
+@dataclass(frozen=True)
+class Interface:
+    """One interface as it was when asked."""
+
+    name: str
+    index: int
+    mac: str
+    mtu: int
+    """Bytes, without the Ethernet header."""
+    up: bool
+    """Administratively up (IFF_UP)."""
+    state: str
+    """Operational state, lower case: up, down, lowerlayerdown, unknown (RFC 2863)."""
+    loopback: bool
+    kind: str
+    """The kind of a virtual interface: veth, bridge, bond, vlan, ...; '' for hardware."""
+    driver: str
+    """The driver's name as ethtool has it, '' where it has none."""
+    rx_queues: int
+    tx_queues: int
+    addresses: tuple[str, ...]
+    """Addresses with prefix length, link-local ones too."""
+    routes: tuple[str, ...]
+    """Destinations that leave through the interface ('default' for all), without the automatic fe80::/64."""
+    master: str
+    """The bridge or bond that it belongs to, else ''."""
+    peer_index: int
+    """Index of the other end of a veth pair, or of the interface below; 0 where there is none."""
+    xdp_mode: str
+    """'' | native | generic | offload | several: how an XDP program is attached now."""
+    xdp_program: int
+    """The attached program's id, else 0."""
+    promiscuity: int
+    """How many users keep the interface promiscuous."""
+
+
+def interface(name: str) -> Interface:
+    """The facts of one interface; UsageError with near names where there is none."""
+    if not 0 < len(name.encode()) <= ethtool.NAME_BYTES:
+        raise UsageError(f"{name!r} is no interface name", f"it has 1 to {ethtool.NAME_BYTES} bytes")
+    try:
+        index = socket.if_nametoindex(name)  # knows alternative names too
+    except OSError:
+        raise unknown(name) from None
+    with _open() as netlink:
+        try:
+            return _facts(netlink, netlink.link("get", index=index)[0])
+        except _netlink_error() as error:
+            if error.code == errno.ENODEV:  # gone in between
+                raise unknown(name) from None
+            raise SystemCallError(f"netlink: {name}: {os.strerror(error.code)}", error.code) from None
+
+
+def interfaces() -> list[Interface]:
+    """All interfaces of the namespace, by index."""
+    with _open() as netlink:
+        links = sorted(netlink.link("dump"), key=lambda link: int(link["index"]))
+        return [_facts(netlink, link) for link in links]
+
+
+def unknown(name: str) -> UsageError:
+    """The error for an interface that is not there, with the names that are near."""
+    known = [entry for _, entry in socket.if_nameindex()]
+    near = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
+    if near:
+        return UsageError(f"no interface {name!r}", f"did you mean {' or '.join(near)}?")
+    return UsageError(f"no interface {name!r}", f"there are: {', '.join(known)}" if known else "there are none")
+
+
+def is_in_use(facts: Interface) -> str | None:
+    """Why taking this interface's packets away would disturb the host; None for a capture port.
+
+    An IPv6 link-local address alone does not count: the kernel gives one to every interface that is up.
+    """
+    if facts.loopback:
+        return f"{facts.name} is the loopback interface"
+    if facts.master:
+        return f"{facts.name} belongs to {facts.master}"
+    for address in facts.addresses:
+        ip = ip_address(address.split("/")[0])
+        if not (ip.version == 6 and ip.is_link_local):
+            return f"{facts.name} has the address {address}"
+    if facts.routes:
+        return f"{facts.name} has a route to {facts.routes[0]}"
+    return None
+
+
+def _open() -> Any:
+    from pyroute2 import IPRoute
+
+    return IPRoute(strict_check=True)  # the kernel filters addresses and routes by interface, not we
+
+
+def _netlink_error() -> Any:
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    return NetlinkError
+
+
+def _facts(netlink: Any, link: Any) -> Interface:
+    name, index = str(link.get("ifname")), int(link["index"])
+    master = link.get("master")
+    info = link.get("linkinfo")
+    kind = str(info.get("kind") or "") if info else ""
+    rx_queues, tx_queues = ethtool.channels(name) or (link.get("num_rx_queues"), link.get("num_tx_queues"))
+    mode, program = _xdp(link)
+    return Interface(
+        name=name,
+        index=index,
+        mac=str(link.get("address") or ""),
+        mtu=int(link.get("mtu")),
+        up=bool(link["flags"] & IFF_UP),
+        state=str(link.get("operstate") or "unknown").lower(),
+        loopback=bool(link["flags"] & IFF_LOOPBACK),
+        kind=kind,
+        driver=ethtool.driver(name),
+        rx_queues=int(rx_queues or 1),
+        tx_queues=int(tx_queues or 1),
+        addresses=tuple(f"{a.get('address')}/{a['prefixlen']}" for a in netlink.get_addr(index=index)),
+        routes=tuple(_routes(netlink, index)),
+        master=str(netlink.link("get", index=master)[0].get("ifname")) if master else "",
+        peer_index=int(link.get("link") or 0),
+        xdp_mode=mode,
+        xdp_program=program,
+        promiscuity=int(link.get("promiscuity") or 0),
+    )
+
+
+def _routes(netlink: Any, index: int) -> list[str]:
+    found = []
+    for route in netlink.get_routes(oif=index):
+        destination = route.get("dst")
+        if route["type"] != RTN_UNICAST:
+            continue
+        if destination is None:
+            found.append("default")
+            continue
+        network = ip_network(f"{destination}/{route['dst_len']}")
+        if network.version == 4 or not (network.is_link_local or network.is_multicast):
+            found.append(str(network))
+    return found
+
+
+def _xdp(link: Any) -> tuple[str, int]:
+    facts = link.get("xdp")
+    if facts is None:
+        return "", 0
+    program = int(facts.get("prog_id") or 0)
+    attached = facts.get("attached")
+    if isinstance(attached, str):  # pyroute2 names what it knows: xdpdrv, xdpgeneric, ...
+        mode = {"xdpdrv": "native", "xdpgeneric": "generic", "xdpoffload": "offload", "xdpmulti": "several"}
+        return mode.get(attached, attached), program
+    return XDP_MODES.get(attached or 0, ""), program

@@ -1,0 +1,1 @@
+"""tcpdump's filter language: expression -> classic BPF -> native code, and -> eBPF."""

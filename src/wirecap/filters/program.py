@@ -1,0 +1,95 @@
+"""A classic BPF program: what a filter expression is compiled to, and what is valid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from wirecap.errors import UsageError
+from wirecap.filters import opcodes as op
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A valid classic BPF program.
+
+    ``instructions`` is a read-only int64 array of shape (n, 4): code, jt, jf, k, where k is unsigned.
+    ``text`` is the expression it came from, ``linktype`` the LINKTYPE_ value that it looks at, ``snaplen``
+    what it returns for a packet that matches, in bytes.
+    """
+
+    instructions: npt.NDArray[np.int64]
+    text: str = ""
+    linktype: int = 1
+    snaplen: int = 262144
+
+    @classmethod
+    def of(
+        cls, instructions: Iterable[Sequence[int]], text: str = "", linktype: int = 1, snaplen: int = 262144
+    ) -> Program:
+        """A program from (code, jt, jf, k) rows.  Raises UsageError where libpcap's bpf_validate refuses."""
+        rows = np.array([tuple(row) for row in instructions], np.int64).reshape(-1, 4)
+        rows[:, 3] &= 0xFFFFFFFF
+        check(rows, text)
+        rows.flags.writeable = False
+        return cls(rows, text, linktype, snaplen)
+
+    def __len__(self) -> int:
+        return len(self.instructions)
+
+    def rows(self) -> list[tuple[int, int, int, int]]:
+        """The instructions as Python integers."""
+        return [(code, jt, jf, k) for code, jt, jf, k in self.instructions.tolist()]
+
+    def targets(self, at: int) -> tuple[int, ...]:
+        """Where instruction ``at`` may go next: (), (next,) or (where true, where false)."""
+        code, jt, jf, k = self.instructions[at].tolist()
+        if code & 7 == op.RET:
+            return ()
+        if code & 7 != op.JMP:
+            return (at + 1,)
+        if code == op.JMP | op.JA:
+            return (at + 1 + signed(k),)
+        return (at + 1 + jt, at + 1 + jf)
+
+    @property
+    def loops(self) -> bool:
+        """Whether it jumps backward (``protochain``)."""
+        return any(target <= at for at in range(len(self)) for target in self.targets(at))
+
+
+def signed(k: int) -> int:
+    """k as the signed 32-bit number that ``ja`` takes it for."""
+    return k - (1 << 32) if k & 0x80000000 else k
+
+
+def check(rows: npt.NDArray[np.int64], text: str = "") -> None:
+    """Raise UsageError unless ``rows`` is a valid program without Linux's extensions."""
+    name = f"filter '{text}'" if text else "filter program"
+    if not len(rows):
+        raise UsageError(f"{name}: no instructions")
+    for at, (code, jt, jf, k) in enumerate(rows.tolist()):
+        where = f"{name}: instruction {at}"
+        if code not in op.OPCODES:
+            raise UsageError(f"{where}: unknown code {code:#x}")
+        kind = code & 7
+        if code & 0xE7 == op.LD | op.ABS and k >= op.EXTENSIONS:
+            raise UsageError(
+                f"{name} asks for packet metadata (inbound, outbound, kernel VLAN tag), not for packet bytes",
+                "only what stands in the packet can be filtered",
+            )
+        if (kind in (op.ST, op.STX) or code in (op.LD | op.MEM, op.LDX | op.MEM)) and k >= op.MEMORY_WORDS:
+            raise UsageError(f"{where}: no memory word M[{k}]")
+        if code in (op.ALU | op.DIV | op.K, op.ALU | op.MOD | op.K) and k == 0:
+            raise UsageError(f"{where}: division by the constant 0")
+        if code in (op.ALU | op.LSH | op.K, op.ALU | op.RSH | op.K) and k > 31:
+            raise UsageError(f"{where}: shift by {k} bits")
+        if kind == op.JMP:
+            ahead = [signed(k)] if code == op.JMP | op.JA else [jt, jf]
+            if -1 in ahead or not all(0 <= at + 1 + step < len(rows) for step in ahead):
+                raise UsageError(f"{where}: jump out of the program")
+    if rows[-1, 0] & 7 != op.RET:
+        raise UsageError(f"{name}: does not end in a return")

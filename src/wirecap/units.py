@@ -78,7 +78,7 @@ def parse_bit_rate(text: str) -> int:
 
 
 def parse_duration_ns(text: str) -> int:
-    """Nanoseconds of ``250us``, ``1ms``, ``30s``, ``5m``, ``2h``; a plain number is in seconds, as ``-a duration:`` has it."""
+    """Nanoseconds of ``250us``, ``1ms``, ``30s``, ``5m``; a plain number is in seconds, as dumpcap has it."""
     return _scaled(text, "duration", "500us, 1ms, 30s, 5m or 2h", _SECONDS_NS)
 
 

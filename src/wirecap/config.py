@@ -1,0 +1,278 @@
+"""What a capture is asked to do, as validated plain values.  Nothing here looks at the machine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from wirecap.errors import UsageError
+from wirecap.units import format_size
+
+ENGINES = ("auto", "xdp", "packet", "direct")
+MODES = ("basic", "advanced")
+XDP_MODES = ("auto", "native", "generic")
+FORMATS = ("pcapng", "pcap")
+CELLS = (2048, 4096)
+
+MAX_M = 65_536
+MAX_R = 1_000_000
+MAX_SNAPLEN = 262_144
+"""MAXIMUM_SNAPLEN of libpcap, what tcpdump's ``-s 0`` means."""
+
+MAX_QUEUE = 4_095
+"""Linux counts at most 4,096 receive queues (MAX_RX_QUEUES of tun, the largest of the drivers)."""
+
+_MAX_NAME = 15
+"""IFNAMSIZ - 1 (linux/if.h)."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSpec:
+    """An interface and which of its receive queues; ``None`` is all of them."""
+
+    interface: str
+    queues: tuple[int, ...] | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> QueueSpec:
+        """``eth1``, ``eth1@0-3``, ``eth1@0,2,5-7``."""
+        interface, at, numbers = text.partition("@")
+        if not 0 < len(interface.encode()) <= _MAX_NAME or re.search(r"[\s/:]", interface) or interface in (".", ".."):
+            raise UsageError(f"{text!r} is not an interface", "write it as eth1, eth1@0-3 or eth1@0,2")
+        return cls(interface, parse_numbers(numbers, text, "eth1@0-3 or eth1@0,2", MAX_QUEUE) if at else None)
+
+    def __str__(self) -> str:
+        return self.interface if self.queues is None else f"{self.interface}@{','.join(map(str, self.queues))}"
+
+
+def parse_numbers(text: str, whole: str, forms: str, largest: int) -> tuple[int, ...]:
+    """``0,2,5-7`` -> (0, 2, 5, 6, 7); ``whole`` and ``forms`` are for the message."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([0-9]+)\s*(?:-\s*([0-9]+)\s*)?", part)
+        if match is None:
+            raise UsageError(f"{whole!r}: {part!r} is not a number or a range", f"write it as {forms}")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise UsageError(f"{whole!r}: the range {part.strip()} is empty", f"write it as {last}-{first}")
+        if last > largest:
+            raise UsageError(f"{whole!r}: {last} is larger than {largest}", f"write it as {forms}")
+        numbers.extend(range(first, last + 1))
+    if len(set(numbers)) != len(numbers):
+        raise UsageError(f"{whole!r} names a number twice", f"write it as {forms}")
+    return tuple(numbers)
+
+
+_HANDLER_FORMS = "write it as count, pkt_handler:x=300 or package.module:object"
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerSpec:
+    """A handler by its name in the table, or ``package.module:object``, with options as text."""
+
+    name: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> HandlerSpec:
+        """``count``, ``pkt_handler:x=300,rate=38844``, ``package.module:object[:key=value,...]``."""
+        name, colon, rest = text.partition(":")
+        if colon and "=" not in rest.partition(":")[0]:  # the object in a module, not an option
+            target, colon, rest = rest.partition(":")
+            name = f"{name}:{target}"
+            if not target.isidentifier():
+                raise UsageError(f"handler {text!r}: {target!r} is not a name in a module", _HANDLER_FORMS)
+        if not name or name.startswith(":"):
+            raise UsageError(f"handler {text!r} has no name", _HANDLER_FORMS)
+        options: dict[str, str] = {}
+        for part in rest.split(",") if colon else ():
+            key, equals, value = part.partition("=")
+            key = key.strip()
+            if not equals or not key:
+                raise UsageError(f"handler {text!r}: {part!r} is not key=value", _HANDLER_FORMS)
+            if key in options:
+                raise UsageError(f"handler {text!r} sets {key} twice", "leave one of them out")
+            options[key] = value.strip()
+        return cls(name, options)
+
+    def __str__(self) -> str:
+        options = ",".join(f"{key}={value}" for key, value in self.options.items())
+        return f"{self.name}:{options}" if options else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class PoolConfig:
+    """The ring-buffer pool behind each receive queue: R chunks of M cells of ``cell`` bytes."""
+
+    M: int = 256
+    R: int = 100
+    cell: int = 2048
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.M <= MAX_M:
+            raise UsageError(
+                f"M is {self.M}, outside 1 to {MAX_M}", "M is the packets of a chunk: 64 to 1024 are usual"
+            )
+        if not 2 <= self.R <= MAX_R:
+            raise UsageError(
+                f"R is {self.R}, outside 2 to {MAX_R}", "R is the chunks of a queue: 100 to 1000 are usual"
+            )
+        if self.cell not in CELLS:
+            raise UsageError(f"a cell of {self.cell} bytes cannot be", "AF_XDP takes 2048 or 4096")
+
+    def bytes(self, queues: int) -> int:
+        """Bytes of packet memory for so many queues."""
+        return self.M * self.R * self.cell * queues
+
+    def check_memory(self, queues: int, available_bytes: int) -> None:
+        """Raise UsageError where the pools do not fit; the numbers are in the message, what would fit in the hint."""
+        wanted = self.bytes(queues)
+        if wanted <= available_bytes:
+            return
+        largest = available_bytes // (self.M * self.cell * queues)
+        hint = f"the largest R at this M is {largest}" if largest >= 2 else "take a smaller M and R, or fewer queues"
+        raise UsageError(
+            f"M x R x cell x queues = {self.M} x {self.R} x {self.cell} x {queues} = {format_size(wanted)},"
+            f" this host has {format_size(available_bytes)} free",
+            hint,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptureConfig:
+    """A capture: from where, by which engine, through which handlers, until when.
+
+    ``sources`` or ``read_file`` is set, not both.  ``None`` stands for "as the engine finds best".
+    Durations are in nanoseconds, lengths in bytes, T in percent of R.
+    """
+
+    sources: tuple[QueueSpec, ...] = ()
+    read_file: str | None = None
+    engine: str = "auto"
+    mode: str = "basic"
+    xdp_mode: str = "auto"
+    pool: PoolConfig = PoolConfig()
+    T: int = 60
+    handlers: tuple[HandlerSpec, ...] = ()
+    filter: str = ""
+    duration_ns: int | None = None
+    count: int | None = None
+    snaplen: int = MAX_SNAPLEN
+    promiscuous: bool = True
+    netns: str | None = None
+    take_over: bool = False
+    ring: int | None = None
+    capture_threads: int | None = None
+    cpus: tuple[int, ...] = ()
+    timeout_ns: int = 1_000_000
+    buddies: tuple[tuple[QueueSpec, ...], ...] = ()
+    keep_going: bool = False
+    summary_json: str | None = None
+
+    def __post_init__(self) -> None:
+        if bool(self.sources) == (self.read_file is not None):
+            problem = "both an interface and a file to read" if self.sources else "nothing to capture from"
+            raise UsageError(problem, "give -i INTERFACE, or -r FILE")
+        _one_of("engine", self.engine, ENGINES)
+        _one_of("mode", self.mode, MODES)
+        _one_of("XDP mode", self.xdp_mode, XDP_MODES)
+        _within("T", self.T, 1, 100, "T is the percent of R from which chunks go to a buddy: 50 to 80 are usual")
+        _within("the packet count", self.count, 1, 2**63 - 1, "leave -c out to capture without end")
+        _within("the duration", self.duration_ns, 1, 2**63 - 1, "write it as 30s or 5m")
+        _within("the snap length", self.snaplen, 1, MAX_SNAPLEN, "0 is the whole packet")
+        _within("the ring", self.ring, 64, MAX_M * MAX_R, "1024 descriptors are the paper's")
+        _within("the capture threads", self.capture_threads, 1, MAX_QUEUE + 1, "one per queue is the default")
+        _within("the timeout", self.timeout_ns, 1_000, 10**12, "write it as 1ms")
+        check_disjoint(self.sources, "captured")
+        self._check_buddies()
+
+    def _check_buddies(self) -> None:
+        if self.buddies and self.mode != "advanced":
+            raise UsageError("buddy groups need the advanced mode", "add --mode advanced")
+        if any(not group for group in self.buddies):
+            raise UsageError("a buddy group is empty", "write it as --buddies eth1@0-3 or --buddies eth1+eth2")
+        check_disjoint([spec for group in self.buddies for spec in group], "in a buddy group")
+        captured = {spec.interface for spec in self.sources}
+        for spec in (spec for group in self.buddies for spec in group):
+            if spec.interface not in captured:
+                raise UsageError(f"buddy group: {spec.interface} is not captured", f"add -i {spec.interface}")
+
+
+def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"there is no {what} {value!r}", f"choose one of {', '.join(allowed)}")
+
+
+def _within(what: str, value: int | None, lowest: int, highest: int, hint: str) -> None:
+    if value is not None and not lowest <= value <= highest:
+        raise UsageError(f"{what} is {value}, outside {lowest} to {highest}", hint)
+
+
+def check_disjoint(specs: list[QueueSpec] | tuple[QueueSpec, ...], where: str) -> None:
+    """Raise UsageError when a queue stands in two of the specs."""
+    seen: dict[str, set[int] | None] = {}
+    for spec in specs:
+        mine = None if spec.queues is None else set(spec.queues)
+        if spec.interface in seen:
+            theirs = seen[spec.interface]
+            common = mine if theirs is None else theirs if mine is None else theirs & mine
+            if common is None or common:
+                queue = "" if common is None else f" queue {min(common)}"
+                raise UsageError(f"{spec.interface}{queue} is {where} twice", "name each queue once")
+            mine = (theirs or set()) | (mine or set())
+        seen[spec.interface] = mine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteConfig:
+    """A file to write: its form, when to start the next file and when to stop.
+
+    The first group of limits is tcpdump's (``-C -G -W``), the second dumpcap's (``-b``), the third
+    dumpcap's autostop (``-a``).  Sizes in bytes, times in nanoseconds, ``None`` is no limit.
+    """
+
+    path: str
+    format: str = "pcapng"
+    per_queue: bool = False
+    snaplen: int = MAX_SNAPLEN
+    packet_buffered: bool = False
+
+    split_bytes: int | None = None
+    split_ns: int | None = None
+    split_files: int | None = None
+
+    ring_bytes: int | None = None
+    ring_ns: int | None = None
+    ring_interval_ns: int | None = None
+    ring_packets: int | None = None
+    ring_files: int | None = None
+    ring_print: str | None = None
+    ring_name_time_first: bool = False
+
+    stop_bytes: int | None = None
+    stop_ns: int | None = None
+    stop_packets: int | None = None
+    stop_files: int | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("file format", self.format, FORMATS)
+        if not self.path:
+            raise UsageError("the file to write has no name", "give -w FILE, or -w - for the standard output")
+        tcpdump = self.split_bytes or self.split_ns or self.split_files
+        if tcpdump and self.rings:
+            raise UsageError("-C, -G, -W (tcpdump's) and -b (dumpcap's) do not go together", "choose one way to rotate")
+        if self.path == "-" and (self.split_bytes or self.split_ns or self.rings or self.per_queue):
+            raise UsageError("the standard output cannot be split into files", "give -w a file's name")
+        if self.split_files and not (self.split_bytes or self.split_ns):
+            raise UsageError("-W counts files, but nothing starts the next one", "add -C SIZE or -G SECONDS")
+        if self.ring_files and not (self.ring_bytes or self.ring_ns or self.ring_interval_ns or self.ring_packets):
+            raise UsageError("-b files: nothing starts the next file", "add -b filesize:KB, duration:S or packets:N")
+        if self.stop_files and not self.rings:
+            raise UsageError("-a files: the capture makes one file only", "add -b filesize:KB, duration:S or packets:N")
+
+    @property
+    def rings(self) -> bool:
+        """Whether any of dumpcap's ``-b`` limits is set."""
+        limits = (self.ring_bytes, self.ring_ns, self.ring_interval_ns, self.ring_packets, self.ring_files)
+        return any(limit is not None for limit in limits)

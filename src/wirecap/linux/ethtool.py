@@ -16,8 +16,9 @@ from wirecap.errors import SystemCallError
 
 NAME_BYTES = 15  # IFNAMSIZ less the final zero, linux/if.h
 SIOCETHTOOL = 0x8946  # linux/sockios.h
-GDRVINFO, GSTRINGS, GSSET_INFO, GFEATURES, SFEATURES, GCHANNELS = 0x03, 0x1B, 0x37, 0x3A, 0x3B, 0x3C
-SS_FEATURES = 4  # enum ethtool_stringset
+GDRVINFO, GSTRINGS, GSTATS, GSSET_INFO = 0x03, 0x1B, 0x1D, 0x37
+GFEATURES, SFEATURES, GCHANNELS = 0x3A, 0x3B, 0x3C
+SS_STATS, SS_FEATURES = 1, 4  # enum ethtool_stringset
 STRING_BYTES = 32  # ETH_GSTRING_LEN
 
 
@@ -49,16 +50,26 @@ def channels(name: str) -> tuple[int, int] | None:
     return (rx + combined, tx + combined) if rx + combined else None
 
 
+def statistics(name: str) -> dict[str, int]:
+    """The driver's own counters by name; empty where it has none."""
+    try:
+        names = _strings(name, SS_STATS)
+        answer = _ask(name, struct.pack("2I", GSTATS, len(names)) + bytes(8 * len(names)))
+    except OSError:
+        return {}
+    return dict(zip(names, struct.unpack_from(f"{len(names)}Q", answer, 8), strict=True))
+
+
 def features(name: str) -> dict[str, bool]:
     """Every offload by the kernel's name (``rx-gro``, ``tx-checksum-ip-generic``, ...): is it on?"""
-    names = _feature_names(name)
+    names = _strings(name, SS_FEATURES)
     blocks = _feature_blocks(name, len(names))
     return {text: bool(blocks[bit // 32][2] >> bit % 32 & 1) for bit, text in enumerate(names) if text}
 
 
 def set_features(name: str, wanted: dict[str, bool]) -> None:
     """Switch offloads on or off; those that the interface lacks or cannot change are left alone."""
-    names = _feature_names(name)
+    names = _strings(name, SS_FEATURES)
     blocks = _feature_blocks(name, len(names))
     masks = [[0, 0] for _ in blocks]  # (bits to change, their values)
     for bit, text in enumerate(names):
@@ -84,10 +95,10 @@ def is_offload(feature: str) -> bool:
     return any(part in feature for part in parts) and "filter" not in feature
 
 
-def _feature_names(name: str) -> list[str]:
-    answer = _ask(name, struct.pack("2IQI", GSSET_INFO, 0, 1 << SS_FEATURES, 0))
+def _strings(name: str, kind: int) -> list[str]:
+    answer = _ask(name, struct.pack("2IQI", GSSET_INFO, 0, 1 << kind, 0))
     count = struct.unpack_from("I", answer, 16)[0]
-    answer = _ask(name, struct.pack("3I", GSTRINGS, SS_FEATURES, count) + bytes(count * STRING_BYTES))
+    answer = _ask(name, struct.pack("3I", GSTRINGS, kind, count) + bytes(count * STRING_BYTES))
     texts = (answer[12 + i * STRING_BYTES : 12 + (i + 1) * STRING_BYTES] for i in range(count))
     return [text.split(b"\0")[0].decode(errors="replace") for text in texts]
 

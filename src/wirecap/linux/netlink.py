@@ -17,7 +17,11 @@ from typing import Any
 from wirecap.errors import SystemCallError, UsageError
 from wirecap.linux import ethtool
 
-XDP_MODES = {1: "native", 2: "generic", 3: "offload", 4: "several"}  # XDP_ATTACHED_*, linux/if_link.h
+XDP_MODES = {  # linux/if_link.h: one program per mode
+    "IFLA_XDP_DRV_PROG_ID": "native",
+    "IFLA_XDP_SKB_PROG_ID": "generic",
+    "IFLA_XDP_HW_PROG_ID": "offload",
+}
 RTN_UNICAST = 1  # linux/rtnetlink.h; the others are local, broadcast, multicast and refusals
 IFF_UP = 1
 IFF_LOOPBACK = 8
@@ -168,11 +172,8 @@ def _routes(netlink: Any, index: int) -> list[str]:
 
 def _xdp(link: Any) -> tuple[str, int]:
     facts = link.get("xdp")
-    if facts is None:
-        return "", 0
-    program = int(facts.get("prog_id") or 0)
-    attached = facts.get("attached")
-    if isinstance(attached, str):  # pyroute2 names what it knows: xdpdrv, xdpgeneric, ...
-        mode = {"xdpdrv": "native", "xdpgeneric": "generic", "xdpoffload": "offload", "xdpmulti": "several"}
-        return mode.get(attached, attached), program
-    return XDP_MODES.get(attached or 0, ""), program
+    programs = {field: int(value) for field, value in facts["attrs"] if field.endswith("PROG_ID")} if facts else {}
+    modes = [mode for field, mode in XDP_MODES.items() if programs.get(field)]
+    if len(modes) > 1:
+        return "several", 0
+    return (modes[0], max(programs.values())) if modes else ("", 0)

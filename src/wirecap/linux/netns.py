@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from wirecap.errors import SystemCallError, UsageError
+from wirecap.linux import syscall
 
 FOLDER = Path("/run/netns")
 CLONE_NEWNET = 0x40000000  # linux/sched.h
@@ -50,13 +51,12 @@ def path_of(name: str) -> Path:
 def enter(name: str) -> None:
     """Move the calling thread into a namespace, for good."""
     path = path_of(name)
-    libc = ctypes.CDLL(None, use_errno=True)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise SystemCallError(f"open {path}: {error.strerror}", error.errno or 0) from None
     try:
-        if libc.setns(descriptor, CLONE_NEWNET):
+        if syscall.libc.setns(descriptor, CLONE_NEWNET):
             raise _refused(name, ctypes.get_errno())
     finally:
         os.close(descriptor)
@@ -77,17 +77,42 @@ def call(name: str | None, function: Callable[P, T], *args: P.args, **kwargs: P.
     if name is None:
         return function(*args, **kwargs)
     where = name
+
+    def inside() -> T:
+        enter(where)
+        return function(*args, **kwargs)
+
+    return _in_thread(inside)
+
+
+def call_in_new(function: Callable[[], T]) -> tuple[T, int]:
+    """``function()`` in a new namespace without a name, and a descriptor that keeps the namespace until closed."""
+
+    def inside() -> tuple[T, int]:
+        if syscall.libc.unshare(CLONE_NEWNET):
+            code = ctypes.get_errno()
+            raise SystemCallError(f"unshare: {os.strerror(code)}", code, "this needs CAP_SYS_ADMIN: run as root")
+        descriptor = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return function(), descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    return _in_thread(inside)
+
+
+def _in_thread(function: Callable[[], T]) -> T:
     results: list[T] = []
     errors: list[BaseException] = []
 
     def run() -> None:
         try:
-            enter(where)
-            results.append(function(*args, **kwargs))
+            results.append(function())
         except BaseException as error:
             errors.append(error)
 
-    thread = threading.Thread(target=run, name=f"netns-{name}", daemon=True)
+    thread = threading.Thread(target=run, name="netns", daemon=True)
     thread.start()
     thread.join()
     if errors:

@@ -1,0 +1,90 @@
+"""Put packets into an output buffer as pcap records or pcapng enhanced packet blocks.
+
+A layout says which; the caller makes sure that ``packet_room`` bytes are left before it puts a packet.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import types
+
+from wirecap.kernels.jit import i64, inline, kernel, lengths, octets, words
+from wirecap.kernels.pcapng_read import ENHANCED_PACKET
+from wirecap.kernels.unaligned import copy, store32
+
+PCAP_US, PCAP_NS, PCAPNG_NS = 0, 1, 2
+"""Layouts: pcap with microseconds or nanoseconds, pcapng on interfaces of if_tsresol 9."""
+
+PCAP_OVERHEAD = 16
+PCAPNG_OVERHEAD = 32
+_NANOSECONDS = 1_000_000_000
+
+
+@inline
+def packet_room(layout, captured, snaplen):
+    """Bytes that put_packet will write."""
+    length = min(captured, snaplen)
+    return PCAPNG_OVERHEAD + (length + 3 & ~3) if layout == PCAPNG_NS else PCAP_OVERHEAD + length
+
+
+@inline
+def put_pcap(out, position, arena, address, captured, original, stamp, snaplen, tick_ns):
+    """One pcap record at out[position:]; tick_ns is 1000 in a microsecond file, 1 in a nanosecond file."""
+    length = min(captured, snaplen)
+    seconds = stamp // _NANOSECONDS
+    store32(out, position, seconds)
+    store32(out, position + 4, (stamp - seconds * _NANOSECONDS) // tick_ns)
+    store32(out, position + 8, length)
+    store32(out, position + 12, original)
+    copy(out, position + 16, arena, address, length)
+    return position + 16 + length
+
+
+@inline
+def put_enhanced(out, position, arena, address, captured, original, stamp, snaplen, interface):
+    """One enhanced packet block at out[position:], its stamp in ns."""
+    length = min(captured, snaplen)
+    padded = length + 3 & ~3
+    total = PCAPNG_OVERHEAD + padded
+    store32(out, position, ENHANCED_PACKET)
+    store32(out, position + 4, total)
+    store32(out, position + 8, interface)
+    store32(out, position + 12, stamp >> 32)
+    store32(out, position + 16, stamp & 0xFFFFFFFF)
+    store32(out, position + 20, length)
+    store32(out, position + 24, original)
+    if padded:
+        store32(out, position + 24 + padded, 0)  # the padding; the copy covers what is not
+    copy(out, position + 28, arena, address, length)
+    store32(out, position + 28 + padded, total)
+    return position + total
+
+
+@inline
+def put_packet(layout, out, position, arena, address, captured, original, stamp, snaplen, interface):
+    """Write one packet at out[position:]; returns the position after it.
+
+    All arguments but the uint8 arrays are int64.  At most snaplen of the captured bytes at
+    arena[address:] are written.  interface counts from 0 and matters to pcapng only.
+    """
+    if layout == PCAPNG_NS:
+        return put_enhanced(out, position, arena, address, captured, original, stamp, snaplen, interface)
+    tick_ns = 1 if layout == PCAP_NS else 1000
+    return put_pcap(out, position, arena, address, captured, original, stamp, snaplen, tick_ns)
+
+
+@kernel(types.UniTuple(i64, 2)(i64, octets, i64, octets, words, lengths, lengths, words, i64, i64, i64, i64))
+def put_chunk(layout, out, position, arena, address, captured, original, stamp, first, n, snaplen, interface):
+    """Write packets first..n-1 of a row into out[position:] until one does not fit.
+
+    Returns (index of the first packet that was not written, position after the last one that was).
+    """
+    end = len(out)
+    for k in range(first, n):
+        length = np.int64(captured[k])
+        if position + packet_room(layout, length, snaplen) > end:
+            return k, position
+        position = put_packet(
+            layout, out, position, arena, address[k], length, np.int64(original[k]), stamp[k], snaplen, interface
+        )
+    return n, position

@@ -1,12 +1,134 @@
-"""What a handler's kernel looks like, and the loop of a handler thread."""
+"""The loop of a handler thread, and what a handler's kernel looks like.
+
+``process(arena, address, captured, original, stamp, n, state)`` gets the rows of one chunk and the
+thread's own int64 state; it returns 0, or the number (from 1) of the packet that it failed on.  A filter
+is a ``select`` of the same signature: it moves the packets it wants to the front of the row, in order,
+and returns how many they are.
+"""
 
 from __future__ import annotations
 
 from numba import types
 
-from wirecap.kernels.jit import i64, lengths, octets, words
+from wirecap.kernels.atomics import fetch_add, load
+from wirecap.kernels.jit import i64, inline, kernel, lengths, octets, table, words
+from wirecap.kernels.lanes import EMPTY, pop, wait
+from wirecap.kernels.pool import (
+    ABORT,
+    BUDGET,
+    CLOSE,
+    COUNT,
+    HOME,
+    LANE_MASK,
+    LIMIT,
+    OFFLOADED,
+    PHASE,
+    POOL,
+    SLOT_WORDS,
+    STATE,
+    lane,
+    recycle,
+)
 
 PROCESS_SIGNATURE = i64(octets, words, lengths, lengths, words, i64, words)
-"""process(arena, address, captured, original, stamp, n, state): rows of one chunk and the thread's state."""
-
 PROCESS = types.FunctionType(PROCESS_SIGNATURE)
+
+STAGES = 4  # handlers that one thread can chain
+CHAIN = types.UniTuple(PROCESS, STAGES)
+
+# words of Pool.tallies, per consumer and home queue
+DELIVERED, DELIVERED_OCTETS, FILTERED, UNREAD, DELIVERED_OFFLOADED = range(5)
+TALLY_WORDS = 8
+
+CLOSED, TIMED_OUT = -2, -1
+WAIT_NS = 100_000_000
+
+
+@kernel(PROCESS_SIGNATURE)
+def everything(arena, address, captured, original, stamp, n, state):
+    """The filter that wants every packet."""
+    return n
+
+
+@kernel(PROCESS_SIGNATURE)
+def nothing(arena, address, captured, original, stamp, n, state):
+    """The handler that does nothing: counting is the thread's own work."""
+    return 0
+
+
+@inline
+def next_slot(pool, consumer, scratch):
+    """Wait for a chunk: its slot; TIMED_OUT when none came for a while; CLOSED when none will come."""
+    base = lane(pool, consumer)
+    phase = load(pool.control, PHASE)
+    if phase == ABORT:
+        return CLOSED
+    slot = pop(pool.lanes, base, pool.control[LANE_MASK])
+    if slot == EMPTY:
+        if phase == CLOSE:
+            return CLOSED
+        wait(pool.lanes, base, WAIT_NS, scratch)
+        return TIMED_OUT
+    return slot
+
+
+@inline
+def admit(pool, consumer, slot, select, select_state):
+    """Filter a chunk, hold it against the packet limit (``-c``), count it; how many packets to handle."""
+    m = slot * SLOT_WORDS
+    count = pool.meta[m + COUNT]
+    tally = pool.tallies[consumer, pool.meta[m + HOME]]
+    kept = select(
+        pool.arena, pool.address[slot], pool.captured[slot], pool.original[slot], pool.stamp[slot], count, select_state
+    )
+    tally[FILTERED] += count - kept
+    if pool.control[LIMIT] > 0:
+        left = max(0, pool.control[LIMIT] - fetch_add(pool.control, BUDGET, kept))
+        if kept > left:
+            tally[UNREAD] += kept - left
+            kept = left
+    octet_count = 0
+    for i in range(kept):
+        octet_count += pool.captured[slot, i]
+    tally[DELIVERED] += kept
+    tally[DELIVERED_OCTETS] += octet_count
+    if pool.meta[m + OFFLOADED]:
+        tally[DELIVERED_OFFLOADED] += kept
+    return kept
+
+
+@kernel(i64(POOL, i64, PROCESS, words, words))
+def next_chunk(pool, consumer, select, select_state, scratch):
+    """For handlers in Python: wait for a chunk, admit it; slot << 32 | packets, or TIMED_OUT, or CLOSED."""
+    slot = next_slot(pool, consumer, scratch)
+    if slot < 0:
+        return slot
+    return slot << 32 | admit(pool, consumer, slot, select, select_state)
+
+
+@kernel(i64(POOL, i64, PROCESS, words, CHAIN, table, i64, words, words))
+def handler_loop(pool, consumer, select, select_state, chain, states, keep_going, failure, scratch):
+    """Take chunks, run the chain of handlers over each, recycle; 0 when the engine closed, 1 on a failure.
+
+    states: int64 (STAGES, words), a row per handler.  failure: int64 (4,): stage, packet in the chunk, slot,
+    failures so far; with keep_going a failure is counted and the rest of that chunk skipped for that handler.
+    """
+    while True:
+        slot = next_slot(pool, consumer, scratch)
+        if slot == CLOSED:
+            return 0
+        if slot == TIMED_OUT:
+            continue
+        kept = admit(pool, consumer, slot, select, select_state)
+        if kept:
+            for stage in range(STAGES):
+                failed = chain[stage](
+                    pool.arena, pool.address[slot], pool.captured[slot], pool.original[slot], pool.stamp[slot], kept,
+                    states[stage],
+                )  # fmt: skip
+                if failed:
+                    failure[0], failure[1], failure[2] = stage, failed - 1, slot
+                    failure[3] += 1
+                    if not keep_going:
+                        return 1
+        recycle(pool, slot, load(pool.meta, slot * SLOT_WORDS + STATE) >> 2)

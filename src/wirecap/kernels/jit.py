@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from typing import Any
 import numba
 from numba import types
 from numba.core import config, event
+from numba.core.errors import NumbaExperimentalFeatureWarning
+
+warnings.filterwarnings("ignore", category=NumbaExperimentalFeatureWarning)  # first-class functions
 
 PURE = bool(config.DISABLE_JIT)
 """True under NUMBA_DISABLE_JIT=1: kernels then run as plain Python."""
@@ -26,6 +30,7 @@ i64 = types.int64
 u32 = types.uint32
 octets = types.uint8[::1]
 words = types.int64[::1]
+table = types.int64[:, ::1]
 lengths = types.uint32[::1]
 
 _entry_points: dict[str, tuple[Any, Any]] = {}
@@ -61,6 +66,10 @@ def _compile_lazily(function: Callable[..., Any], **options: Any) -> Any:
         config.CACHE_DIR = before
 
 
+def _name(function: Callable[..., Any]) -> str:
+    return f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+
+
 def inline(function: Callable[..., Any]) -> Any:
     """A helper that is called from kernels only; compiled into its callers."""
     return _compile_lazily(function)
@@ -71,7 +80,7 @@ def kernel(signature: Any) -> Callable[[Callable[..., Any]], Any]:
 
     def decorate(function: Callable[..., Any]) -> Any:
         compiled = _compile_lazily(function, cache=True)
-        _entry_points[f"{function.__module__.rpartition('.')[2]}.{function.__name__}"] = (compiled, signature)
+        _entry_points[_name(function)] = (compiled, signature)
         return compiled
 
     return decorate
@@ -82,7 +91,9 @@ class _Announce(event.Listener):
         self.tell = tell
 
     def on_start(self, event: Any) -> None:
-        self.tell(event.data["dispatcher"].py_func.__qualname__)
+        name = _name(event.data["dispatcher"].py_func)
+        if name in _entry_points:
+            self.tell(name)
 
     def on_end(self, event: Any) -> None: ...
 
@@ -90,8 +101,8 @@ class _Announce(event.Listener):
 def prepare(kernels: Iterable[Any] | None = None, tell: Callable[[str], None] | None = None) -> int:
     """Compile (or load from the cache) the given entry points, by default all that are imported.
 
-    Returns how many there were.  ``tell`` is called with the name of each function that the cache did
-    not hold, before it is compiled.
+    Returns how many there were.  ``tell`` is called with the name of each that the cache did not hold, before it
+    is compiled.
     """
     if PURE:
         return 0

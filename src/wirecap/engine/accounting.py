@@ -1,0 +1,144 @@
+"""The counters of a run, from where they were counted to the one object that users see.
+
+Every packet is counted once at the hook and once where it ended: delivered, filtered out, or dropped under
+a name.  What the two sides do not agree on is shown as the drop ``unaccounted``, which no run may have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from wirecap.kernels import handle as h
+from wirecap.kernels import lanes
+from wirecap.kernels import pool as k
+from wirecap.source.base import HookCounts
+
+if TYPE_CHECKING:
+    from wirecap.engine.engine import Engine
+
+
+@dataclass
+class QueueCounts:
+    """One home queue; packets, and bytes where the name says so."""
+
+    interface: str
+    queue: int
+    received: int = 0
+    received_octets: int = 0
+    delivered: int = 0
+    delivered_octets: int = 0
+    filtered_out: int = 0
+    offloaded: int = 0
+    pending: int = 0
+    """On the way through the engine; 0 once it has stopped."""
+    drops: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def dropped(self) -> int:
+        return sum(self.drops.values())
+
+
+@dataclass
+class Summary:
+    """All queues of a run, and what is not counted per queue."""
+
+    queues: list[QueueCounts]
+    refused_recycles: int
+    partial_chunks: int
+    chunks: int
+
+    def total(self, name: str) -> int:
+        return sum(getattr(queue, name) for queue in self.queues)
+
+    def drops(self) -> dict[str, int]:
+        """Packets by reason, over all queues; every reason that a queue knows is there."""
+        names = dict.fromkeys(name for queue in self.queues for name in queue.drops)
+        return {name: sum(queue.drops.get(name, 0) for queue in self.queues) for name in names}
+
+
+def summarize(engine: Engine) -> Summary:
+    """Read every counter once; the hook is read first, so that a running engine never looks ahead of it."""
+    pool = engine.pool
+    hooks = [engine.source.counts(pool, queue) for queue in range(len(engine.source.queues))]
+    queues = [_queue(engine, number, hook) for number, hook in enumerate(hooks)]
+    words = pool.queues.reshape(-1, k.QUEUE_WORDS)
+    return Summary(
+        queues,
+        refused_recycles=int(pool.control[k.REFUSED]),
+        partial_chunks=int(words[:, k.PARTIAL_CHUNKS].sum()),
+        chunks=int(words[:, k.CHUNKS].sum()),
+    )
+
+
+def _queue(engine: Engine, number: int, hook: HookCounts) -> QueueCounts:
+    place = engine.source.queues[number]
+    tally = engine.pool.tallies[:, number, :].sum(axis=0).tolist()
+    drops = dict(hook.drops)
+    drops["unread_at_stop"] = tally[h.UNREAD]
+    counts = QueueCounts(
+        interface=place.interface, queue=place.queue,
+        received=hook.received, received_octets=hook.received_octets,
+        delivered=tally[h.DELIVERED], delivered_octets=tally[h.DELIVERED_OCTETS],
+        filtered_out=tally[h.FILTERED], offloaded=tally[h.DELIVERED_OFFLOADED], drops=drops,
+    )  # fmt: skip
+    left = counts.received - counts.delivered - counts.filtered_out - counts.dropped
+    if engine.stopped:
+        waiting = hook.in_ring + _in_slots(engine.pool, number)
+        drops["unread_at_stop"] += waiting
+        if left != waiting:
+            drops["unaccounted"] = left - waiting
+    else:
+        counts.pending = left
+    return counts
+
+
+def _in_slots(pool: k.Pool, queue: int) -> int:
+    """Packets of a stopped engine that lie in a filling slot or in chunks that nobody took."""
+    waiting = int(pool.queues[queue * k.QUEUE_WORDS + k.FILL_COUNT])
+    stride = lanes.PLACES + int(pool.control[k.LANE_MASK]) + 1
+    for consumer in range(pool.tallies.shape[0]):
+        places = pool.lanes[consumer * stride + lanes.PLACES : (consumer + 1) * stride]
+        for slot in (places[places > 0] - 1).tolist():
+            if pool.meta[slot * k.SLOT_WORDS + k.HOME] == queue:
+                waiting += int(pool.meta[slot * k.SLOT_WORDS + k.COUNT])
+    return waiting
+
+
+def as_dict(engine: Engine, written: int = 0, forwarded: int = 0) -> dict[str, Any]:
+    """The summary object (README, "Summary")."""
+    summary = engine.summary()
+    source = engine.source
+    facts = source.describe()
+    drops = {name: count for name, count in summary.drops().items() if count}
+    return {
+        "engine": source.engine,
+        "mode": "advanced" if engine.advanced else "basic",
+        "xdp_mode": facts["xdp_mode"],
+        "zero_copy": facts["zero_copy"],
+        "queues": len(source.queues),
+        "M": engine.M,
+        "R": engine.R,
+        "T": engine.T,
+        "pool_bytes": int(source.arena.nbytes),
+        "duration_s": round(engine.ended - engine.started, 6),
+        "packets": {
+            "received": summary.total("received"),
+            "delivered": summary.total("delivered"),
+            "filtered_out": summary.total("filtered_out"),
+            "written": written,
+            "forwarded": forwarded,
+            "offloaded": summary.total("offloaded"),
+            "dropped": summary.total("dropped"),
+            "drops": drops,
+        },
+        "bytes": {"received": summary.total("received_octets"), "written": 0},
+        "per_queue": [
+            {
+                "interface": q.interface, "queue": q.queue, "received": q.received, "delivered": q.delivered,
+                "filtered_out": q.filtered_out, "offloaded": q.offloaded, "dropped": q.dropped,
+                "drops": {name: count for name, count in q.drops.items() if count},
+            }
+            for q in summary.queues
+        ],
+    }  # fmt: skip

@@ -1,0 +1,143 @@
+"""The engine: capture threads in front, handler threads behind, and an orderly end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+
+from wirecap.engine import accounting
+from wirecap.engine.pool import build
+from wirecap.engine.threads import Worker, pin
+from wirecap.handlers.base import Application
+from wirecap.kernels import lanes
+from wirecap.kernels import pool as k
+from wirecap.source.base import CaptureSettings, Source
+
+SETTLE_S = 5.0
+
+
+class Engine:
+    """One capture: a source, its pool, an application.
+
+    capture_threads: how many serve the queues, None for one each.  cpus: cores to pin threads to, capture
+    threads first, round robin.  limit: packets to deliver, 0 for no limit.
+    """
+
+    def __init__(
+        self, source: Source, application: Application, *, M: int = 256, R: int = 100, T: int = 60,
+        advanced: bool = False, groups: list[list[int]] | None = None, capture_threads: int | None = None,
+        cpus: tuple[int, ...] = (), settings: CaptureSettings | None = None, limit: int = 0,
+    ) -> None:  # fmt: skip
+        self.source, self.application = source, application
+        self.M, self.R, self.T, self.advanced = M, R, T, advanced
+        consumer_of = application.consumers(len(source.queues))
+        self.consumers = max(consumer_of) + 1
+        self.pool = build(source, M, R, consumer_of, groups or [list(range(self.consumers))])
+        self.pool.control[k.LIMIT] = limit
+        self.pool.control[k.THRESHOLD] = T
+        self.pool.control[k.ADVANCED] = advanced and self.consumers > 1
+        self._settings = settings or CaptureSettings()
+        self._threads = min(capture_threads or len(source.queues), len(source.queues))
+        self._cpus = cpus
+        self._capture: list[Worker] = []
+        self._handlers: list[Worker] = []
+        self.started = self.ended = 0.0
+        self.stopped = False
+        self.changed = threading.Event()
+        """Set when something happened that the owner should look at: a thread ended, a limit was reached."""
+
+    def start(self) -> None:
+        """Threads first, then packets: nothing arrives before it can be taken."""
+        self.application.open(self)
+        for consumer in range(self.consumers):
+            self._handlers.append(self._worker(f"handler {consumer}", self.application.run, self, consumer))
+        shares = [list(range(i, len(self.source.queues), self._threads)) for i in range(self._threads)]
+        for number, mine in enumerate(shares):
+            self._capture.append(self._worker(f"capture {number}", self.source.run, self.pool, mine, self._settings))
+        for number, worker in enumerate(self._capture + self._handlers):
+            worker.start()
+            pin(worker, self._cpus, number)
+        self.started = time.monotonic()
+        try:
+            self.source.start()
+        except BaseException:
+            self._end(k.ABORT)
+            raise
+
+    def _worker(self, name: str, run: Callable[..., None], *arguments: object) -> Worker:
+        return Worker(name, lambda: run(*arguments), self.changed.set)
+
+    def running(self) -> bool:
+        """False once a thread failed, the packet limit is reached or a source that ends by itself has ended."""
+        if any(worker.failure for worker in self._capture + self._handlers):
+            return False
+        if not all(worker.is_alive() for worker in self._handlers):
+            return False
+        limit = int(self.pool.control[k.LIMIT])
+        if limit and int(self.pool.control[k.BUDGET]) >= limit:
+            return False
+        return any(worker.is_alive() for worker in self._capture)
+
+    def set_threshold(self, T: int) -> None:
+        """Change T (percent of R) while running."""
+        self.T = T
+        self.pool.control[k.THRESHOLD] = T
+
+    def stop(self, give_up: threading.Event | None = None) -> None:
+        """End in order: no more packets in; rings drained; queues emptied; handlers closed.
+
+        Everything that reached the hook is delivered, unless ``give_up`` is set (the rest is then counted as
+        ``unread_at_stop``) or a thread failed.
+        """
+        self.source.stop()
+        self.ended = time.monotonic()
+        self._end(k.DRAIN, give_up)
+        self.stopped = True
+        self.application.close(self)
+
+    def _end(self, phase: int, give_up: threading.Event | None = None) -> None:
+        give_up = give_up or threading.Event()
+        self._set_phase(phase)
+        self._join(self._capture, give_up)
+        if phase != k.ABORT:
+            self._set_phase(k.CLOSE)
+        self._join(self._handlers, give_up)
+
+    def _set_phase(self, phase: int) -> None:
+        if self.pool.control[k.PHASE] != k.ABORT:
+            self.pool.control[k.PHASE] = phase
+        for consumer in range(self.consumers):
+            base = consumer * (lanes.PLACES + int(self.pool.control[k.LANE_MASK]) + 1)
+            lanes.wake_consumer(self.pool.lanes, base)
+
+    def _join(self, workers: list[Worker], give_up: threading.Event) -> None:
+        """Wait for threads; when a handler thread failed, or the user gives up, abort them all."""
+        for worker in workers:
+            while worker.is_alive():
+                worker.join(0.02)
+                broken = any(w.failure for w in self._capture + self._handlers)
+                dead = not any(w.is_alive() for w in self._handlers)
+                if (give_up.is_set() or broken or dead) and self.pool.control[k.PHASE] != k.ABORT:
+                    self._set_phase(k.ABORT)
+
+    def failure(self) -> BaseException | None:
+        """What ended a thread before its time, if anything did."""
+        for worker in self._handlers + self._capture:
+            if worker.failure:
+                return worker.failure
+        return None
+
+    def depths(self) -> list[int]:
+        """Chunks waiting in each capture queue."""
+        stride = lanes.PLACES + int(self.pool.control[k.LANE_MASK]) + 1
+        words = self.pool.lanes
+        return [int(words[c * stride + lanes.TAIL] - words[c * stride + lanes.HEAD]) for c in range(self.consumers)]
+
+    def summary(self) -> accounting.Summary:
+        """The counters; exact once the engine has stopped, a moment's view before."""
+        return accounting.summarize(self)
+
+    def close(self) -> None:
+        self.source.close()

@@ -1,0 +1,39 @@
+"""Threads that remember why they ended, and where they run."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+from wirecap.errors import UsageError
+
+
+class Worker(threading.Thread):
+    """A daemon thread; an exception ends it and is kept in ``failure``."""
+
+    def __init__(self, name: str, run: Callable[[], None], ended: Callable[[], None]) -> None:
+        super().__init__(name=f"wirecap {name}", daemon=True)
+        self._work, self._ended = run, ended
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:
+            self.failure = error
+        finally:
+            self._ended()
+
+
+def pin(worker: Worker, cpus: tuple[int, ...], number: int) -> None:
+    """Keep thread ``number`` on one of ``cpus``, round robin; no cpus, no pinning."""
+    if not cpus or worker.native_id is None:
+        return
+    try:
+        os.sched_setaffinity(worker.native_id, {cpus[number % len(cpus)]})
+    except ProcessLookupError:
+        return  # it has ended already
+    except OSError:
+        allowed = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+        raise UsageError(f"CPU {cpus[number % len(cpus)]} is not there", f"this process may use {allowed}") from None

@@ -1,0 +1,166 @@
+"""The loop of a capture thread: RX rings in, chunks out, cells back onto the fill rings."""
+
+from __future__ import annotations
+
+from numba import types
+
+from wirecap.kernels.atomics import load, prefetch
+from wirecap.kernels.jit import inline, kernel, words
+from wirecap.kernels.lanes import EMPTY, depth
+from wirecap.kernels.libc import monotonic_ns, poll_in, realtime_ns, sleep_ns
+from wirecap.kernels.pool import (
+    ABORT,
+    CLOCK_OFFSET,
+    CONSUMER,
+    DRAIN,
+    FILL_COUNT,
+    FILL_SINCE,
+    FILL_SLOT,
+    FREE_CELLS,
+    PHASE,
+    POOL,
+    QUEUE_WORDS,
+    TAKEN,
+    hand_over,
+    lane,
+    open_slot,
+    reclaim,
+    spare_slots,
+)
+from wirecap.kernels.rings import (
+    LEAST_LEFT,
+    RINGS,
+    RX_DESCRIPTORS,
+    RX_MASK,
+    SHORT,
+    SUBMITTED,
+    count_lost,
+    peek,
+    release,
+    submit,
+)
+
+BATCH = 1024  # packets of one queue before its cells are replaced and the next queue has its turn
+AHEAD = 12  # packets: the stamp's cache line was written by another core; ask for it this much earlier
+IDLE_MS = 100
+SHORT_IDLE_MS = 1
+
+# words of a capture thread's settings
+TIMEOUT_NS, COALESCE_NS, WAIT_FD, BUSY = range(4)
+
+
+@inline
+def take(pool, rings, queue, count, clock, depths):
+    """Move ``count`` packets from the RX ring into slots; full ones are handed over.  How many were moved.
+
+    clock: 0 to read the XDP program's stamps, else the time to give all of them (a driver without
+    metadata room leaves no stamps).
+    """
+    q = queue * QUEUE_WORDS
+    queues, size = pool.queues, pool.address.shape[1]
+    base, mask, place = queues[q + RX_DESCRIPTORS], queues[q + RX_MASK], queues[q + TAKEN]
+    offset = load(pool.control, CLOCK_OFFSET)
+    done = 0
+    while done < count:
+        slot = queues[q + FILL_SLOT]
+        if slot == EMPTY:
+            slot = open_slot(pool, queue)
+            if slot == EMPTY:
+                break
+            queues[q + FILL_SLOT] = slot
+        filled = queues[q + FILL_COUNT]
+        part = min(count - done, size - filled)
+        for i in range(part):
+            at = base + ((place + done + i) & mask) * 2
+            ahead = rings.words[base + ((place + done + i + AHEAD) & mask) * 2]
+            prefetch(rings.cells, (ahead >> 3) - 1)
+            address = rings.words[at]
+            pool.address[slot, filled + i] = address
+            pool.captured[slot, filled + i] = rings.words[at + 1] & 0xFFFFFFFF
+            pool.stamp[slot, filled + i] = clock if clock else rings.cells[(address >> 3) - 1] + offset
+        done += part
+        queues[q + FILL_COUNT] = filled + part
+        if filled + part == size:
+            flush(pool, queue, depths)
+    queues[q + TAKEN] = place + done
+    return done
+
+
+@inline
+def flush(pool, queue, depths):
+    """Hand over the slot that is being filled, as full as it is."""
+    q = queue * QUEUE_WORDS
+    hand_over(pool, queue, pool.queues[q + FILL_SLOT], pool.queues[q + FILL_COUNT], depths)
+    pool.queues[q + FILL_SLOT] = EMPTY
+    pool.queues[q + FILL_COUNT] = 0
+
+
+@inline
+def turn(pool, rings, queue, now, timeout_ns, depths, scratch):
+    """One look at one queue; how much happened (packets taken + chunks that came back)."""
+    q = queue * QUEUE_WORDS
+    queues = pool.queues
+    returned = reclaim(pool, queue, True)
+    available = peek(pool, rings, q)
+    left = queues[q + SUBMITTED] - queues[q + TAKEN] - available
+    if left < queues[q + LEAST_LEFT]:
+        queues[q + LEAST_LEFT] = left
+    if left == 0:
+        count_lost(pool, rings, q, scratch)
+    taken = 0
+    if available:
+        if queues[q + FILL_COUNT] == 0:
+            queues[q + FILL_SINCE] = now
+        first = queues[q + TAKEN]
+        clock = realtime_ns(scratch) if load(rings.unstamped, 0) else 0
+        taken = take(pool, rings, queue, min(available, BATCH), clock, depths)
+        if queues[q + TAKEN] != first:
+            release(pool, rings, q)
+    submit(pool, rings, queue)
+    if queues[q + FILL_COUNT] and now - queues[q + FILL_SINCE] >= timeout_ns:
+        to_come = queues[q + FREE_CELLS] + queues[q + SUBMITTED] - queues[q + TAKEN]
+        if depth(pool.lanes, lane(pool, queues[q + CONSUMER])) == 0 and spare_slots(pool, queue, to_come):
+            flush(pool, queue, depths)
+    return taken + returned
+
+
+@kernel(types.void(POOL, RINGS, words, words, words, words))
+def capture_loop(pool, rings, mine, settings, depths, scratch):
+    """Serve the home queues ``mine`` until the engine drains or aborts.
+
+    settings: TIMEOUT_NS (a partial chunk is handed over after it), COALESCE_NS (sleep after a turn that
+    found packets, so that the next one finds many), WAIT_FD (readable when a queue has packets), BUSY (1 =
+    never sleep).  depths: scratch int64 (C,); scratch: libc.scratch().
+    """
+    while True:
+        phase = load(pool.control, PHASE)
+        if phase == ABORT:
+            return
+        now = monotonic_ns(scratch)
+        happened = 0
+        waiting = 0
+        for i in range(mine.size):
+            happened += turn(pool, rings, mine[i], now, settings[TIMEOUT_NS], depths, scratch)
+            q = mine[i] * QUEUE_WORDS
+            waiting += pool.queues[q + FILL_COUNT] + pool.queues[q + SHORT]
+        if phase >= DRAIN and happened == 0 and drained(pool, rings, mine):
+            for i in range(mine.size):
+                if pool.queues[mine[i] * QUEUE_WORDS + FILL_COUNT]:
+                    flush(pool, mine[i], depths)
+            return
+        if settings[BUSY]:
+            continue
+        if happened:
+            sleep_ns(settings[COALESCE_NS], scratch)
+        else:
+            poll_in(settings[WAIT_FD], SHORT_IDLE_MS if waiting or phase >= DRAIN else IDLE_MS, scratch)
+
+
+@inline
+def drained(pool, rings, mine):
+    """True when no RX ring of ``mine`` holds a packet."""
+    for i in range(mine.size):
+        if peek(pool, rings, mine[i] * QUEUE_WORDS):
+            return False
+    return True
+

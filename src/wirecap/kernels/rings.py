@@ -1,0 +1,110 @@
+"""The four verbs on a receive queue's two kernel rings: reserve, submit (fill), peek, release (RX).
+
+All rings of an engine are mapped side by side into one region, seen as int64 and as uint32 words; a
+queue's words in Pool.queues say where its rings are.  Producer and consumer are the kernel's free-running
+uint32 counters (Linux: Documentation/networking/af_xdp.rst); ours are int64 and wrapped when stored.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from numba import types
+
+from wirecap.kernels.atomics import load, store
+from wirecap.kernels.jit import inline, lengths, words
+from wirecap.kernels.libc import getsockopt_words, kick
+from wirecap.kernels.pool import FREE_CELLS, QUEUE_WORDS, RING_WORDS, TAKEN
+
+# words of a home queue in Pool.queues: indices of uint32 words, except *_DESCRIPTORS: of int64 words
+(
+    FILL_PRODUCER, FILL_CONSUMER, FILL_FLAGS, FILL_DESCRIPTORS, FILL_MASK,
+    RX_PRODUCER, RX_CONSUMER, RX_DESCRIPTORS, RX_MASK,
+    SOCKET,  # file descriptor, or -1 for the memory NIC
+    SUBMITTED,  # cells ever put on the fill ring; SUBMITTED - TAKEN = attached
+    TARGET,  # how many to keep attached
+    SHORT,  # 1 while the pool had fewer free cells than the target wanted
+    LOST, LOST_EXHAUSTED, LOST_LATE,  # packets that found no attached cell: seen so far, and why
+    MEMORY_STATISTICS,  # index of the memory NIC's counters among the int64 words
+    LEAST_LEFT,
+) = range(RING_WORDS, RING_WORDS + 18)  # fmt: skip
+
+NEED_WAKEUP = 1  # XDP_RING_NEED_WAKEUP
+SOL_XDP, XDP_STATISTICS = 283, 7
+FILL_RING_EMPTY = 4  # index into struct xdp_statistics, in 64-bit words
+STATISTICS_WORDS = 6
+STAMP_BYTES = 8  # the XDP program's stamp lies right before the packet
+
+
+class Rings(NamedTuple):
+    """The mapped rings and the UMEM, as words."""
+
+    words: Any  # int64: descriptors
+    halves: Any  # uint32: the same memory; producers, consumers, flags
+    cells: Any  # int64: the UMEM; the stamp of a packet at address a is cells[a // 8 - 1]
+    unstamped: Any  # int64 (1,): not 0 once the XDP program found no room for a stamp
+
+
+RINGS = types.NamedTuple((words, lengths, words, words), Rings)
+
+
+@inline
+def peek(pool, rings, q):
+    """How many packets lie in the RX ring."""
+    return (load(rings.halves, pool.queues[q + RX_PRODUCER]) - pool.queues[q + TAKEN]) & 0xFFFFFFFF
+
+
+@inline
+def release(pool, rings, q):
+    """Tell the kernel that all packets up to TAKEN were read."""
+    store(rings.halves, pool.queues[q + RX_CONSUMER], wrap(pool.queues[q + TAKEN]))
+
+
+@inline
+def submit(pool, rings, queue):
+    """Attach free cells, the most recently freed first (still in cache), up to the target."""
+    q = queue * QUEUE_WORDS
+    queues = pool.queues
+    attached = queues[q + SUBMITTED] - queues[q + TAKEN]
+    top = queues[q + FREE_CELLS]
+    wanted = queues[q + TARGET] - attached
+    queues[q + SHORT] = 1 if wanted > top else 0
+    # The kernel publishes its consumer late: never run over entries that it may still read.
+    unread = (queues[q + SUBMITTED] - load(rings.halves, queues[q + FILL_CONSUMER])) & 0xFFFFFFFF
+    count = min(wanted, top, queues[q + FILL_MASK] + 1 - unread)
+    if count <= 0:
+        return 0
+    base, mask, place = queues[q + FILL_DESCRIPTORS], queues[q + FILL_MASK], queues[q + SUBMITTED]
+    for i in range(count):
+        rings.words[base + ((place + i) & mask)] = pool.free_cells[queue, top - 1 - i]
+    queues[q + FREE_CELLS] = top - count
+    queues[q + SUBMITTED] = place + count
+    store(rings.halves, queues[q + FILL_PRODUCER], wrap(place + count))
+    if queues[q + SOCKET] >= 0 and load(rings.halves, queues[q + FILL_FLAGS]) & NEED_WAKEUP:
+        kick(queues[q + SOCKET])
+    return count
+
+
+@inline
+def count_lost(pool, rings, q, scratch):
+    """Packets that found the fill ring empty since the last look, booked by cause.
+
+    Called when every attached cell was used: if the pool had no more to attach it was exhausted,
+    otherwise the capture thread came late.
+    """
+    queues = pool.queues
+    if queues[q + SOCKET] >= 0:
+        lost = getsockopt_words(queues[q + SOCKET], SOL_XDP, XDP_STATISTICS, STATISTICS_WORDS, scratch, FILL_RING_EMPTY)
+    else:
+        lost = load(rings.words, queues[q + MEMORY_STATISTICS] + FILL_RING_EMPTY)
+    if lost > queues[q + LOST]:
+        cause = LOST_EXHAUSTED if queues[q + SHORT] else LOST_LATE
+        queues[q + cause] += lost - queues[q + LOST]
+        queues[q + LOST] = lost
+
+
+
+@inline
+def wrap(counter):
+    """The kernel's uint32 view of one of our counters."""
+    return types.uint32(counter & 0xFFFFFFFF)

@@ -1,0 +1,146 @@
+"""The XDP program at the capture hook: count, stamp, redirect to the queue's socket."""
+
+from __future__ import annotations
+
+import errno
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wirecap.errors import SystemCallError
+from wirecap.linux import bpf
+from wirecap.linux.asm import Insn, assemble
+
+# struct xdp_md, linux/bpf.h
+_DATA, _DATA_END, _DATA_META, _RX_QUEUE = 0, 4, 8, 16
+STAMP_BYTES = 8
+
+
+def program(counters: int, sockets: int, unstamped: int, clock: str, every_queue: bool) -> list[Insn]:
+    """The program for one NIC.
+
+    counters: fd of a per-CPU array, an entry {packets, bytes} per queue; sockets: fd of the XSKMAP;
+    unstamped: fd of a mapped array whose one word is set when the driver leaves no room for a stamp;
+    clock: 'tai' or 'monotonic'; every_queue: no queue is left to the host.
+    """
+    helper = {"tai": "ktime_get_tai_ns", "monotonic": "ktime_get_ns"}[clock]
+
+    def call(name: str) -> Insn:
+        return ("call", 0, 0, 0, bpf.HELPERS[name])
+
+    code: list[Insn] = [
+        ("mov_reg", 6, 1, 0, 0),
+        ("ldxw", 7, 6, _RX_QUEUE, 0),
+        ("stxw", 10, 7, -4, 0),
+    ]
+    if not every_queue:  # a queue that nobody captures stays the host's
+        code += [
+            ("ld_map_fd", 1, 0, 0, sockets),
+            ("mov_reg", 2, 10, 0, 0),
+            ("add_imm", 2, 0, 0, -4),
+            call("map_lookup_elem"),
+            ("jeq_imm", 0, 0, "pass", 0),
+        ]
+    code += [
+        ("ld_map_fd", 1, 0, 0, counters),
+        ("mov_reg", 2, 10, 0, 0),
+        ("add_imm", 2, 0, 0, -4),
+        call("map_lookup_elem"),
+        ("jeq_imm", 0, 0, "pass", 0),
+        ("ldxw", 1, 6, _DATA_END, 0),
+        ("ldxw", 2, 6, _DATA, 0),
+        ("sub_reg", 1, 2, 0, 0),
+        ("ldxdw", 2, 0, 0, 0),
+        ("add_imm", 2, 0, 0, 1),
+        ("stxdw", 0, 2, 0, 0),
+        ("ldxdw", 2, 0, 8, 0),
+        ("add_reg", 2, 1, 0, 0),
+        ("stxdw", 0, 2, 8, 0),
+        ("mov_reg", 1, 6, 0, 0),
+        ("mov_imm", 2, 0, 0, -STAMP_BYTES),
+        call("xdp_adjust_meta"),
+        ("jne_imm", 0, 0, "no_room", 0),
+        call(helper),
+        ("ldxw", 1, 6, _DATA_META, 0),
+        ("ldxw", 2, 6, _DATA, 0),
+        ("mov_reg", 3, 1, 0, 0),
+        ("add_imm", 3, 0, 0, STAMP_BYTES),
+        ("jgt_reg", 3, 2, "no_room", 0),
+        ("stxdw", 1, 0, 0, 0),
+        ("label", "redirect"),
+        ("ld_map_fd", 1, 0, 0, sockets),
+        ("mov_reg", 2, 7, 0, 0),
+        ("mov_imm", 3, 0, 0, bpf.XDP_PASS),
+        call("redirect_map"),
+        ("exit", 0, 0, 0, 0),
+        ("label", "no_room"),
+        ("ld_map_value", 1, 0, 0, unstamped),
+        ("stdw", 1, 0, 0, 1),
+        ("ja", 0, 0, "redirect", 0),
+        ("label", "pass"),
+        ("mov_imm", 0, 0, 0, bpf.XDP_PASS),
+        ("exit", 0, 0, 0, 0),
+    ]
+    return code
+
+
+class Hook:
+    """The capture hook of one NIC: its maps and its program; ``attach`` lets packets in."""
+
+    def __init__(self, queues: int, captured: list[int], unstamped: bpf.Map, clock: str) -> None:
+        self.queues = queues
+        self.sockets = bpf.Map(bpf.XSKMAP, 4, queues)
+        self.counters = bpf.Map(bpf.PERCPU_ARRAY, 16, queues)
+        code = program(self.counters.fd, self.sockets.fd, unstamped.fd, clock, len(captured) == queues)
+        self.program = bpf.Program(assemble(code))
+        self.link: bpf.Link | None = None
+
+    def attach(self, interface: str, ifindex: int, mode: str) -> str:
+        """Attach to an interface; mode: auto | native | generic.  Returns the mode that was taken."""
+        attempts = {"auto": ("native", "generic"), "native": ("native",), "generic": ("generic",)}[mode]
+        for attempt in attempts:
+            try:
+                flags = bpf.XDP_DRV_MODE if attempt == "native" else bpf.XDP_SKB_MODE
+                self.link = self.program.attach(ifindex, flags)
+                return attempt
+            except SystemCallError as error:
+                if error.errno in (errno.EBUSY, errno.EEXIST):
+                    hint = "another program holds it: 'ip link show' names it; stop its owner, or use --engine packet"
+                    raise SystemCallError(f"{interface}: an XDP program is attached already", error.errno, hint) from None
+                if attempt == attempts[-1]:
+                    hint = error.hint or "try --xdp-mode generic, or --engine packet"
+                    raise SystemCallError(f"{interface}: {error.message}", error.errno, hint) from None
+        raise AssertionError(mode)
+
+    def detach(self) -> None:
+        """Let no more packets in; returns when none is under way."""
+        if self.link:
+            self.link.close()
+            self.link = None
+
+    def received(self, queue: int) -> tuple[int, int]:
+        """(packets, bytes) that reached the hook on a queue."""
+        packets, octets = self.counters.lookup(queue).sum(axis=0).tolist()
+        return packets, octets
+
+    def close(self) -> None:
+        self.detach()
+        for part in (self.program, self.sockets, self.counters):
+            part.close()
+
+
+def best_clock() -> str:
+    """'tai' where the kernel has bpf_ktime_get_tai_ns (6.1), else 'monotonic'."""
+    code: list[Insn] = [("call", 0, 0, 0, bpf.HELPERS["ktime_get_tai_ns"]), ("mov_imm", 0, 0, 0, 2), ("exit", 0, 0, 0, 0)]
+    try:
+        bpf.Program(assemble(code)).close()
+    except SystemCallError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return "monotonic"
+    return "tai"
+
+
+def counter_array(values: bpf.Map) -> NDArray[np.int64]:
+    """The one word of a mapped array, int64 (1,), shared with the program."""
+    return np.frombuffer(values.mapped(), dtype=np.int64)[:1]

@@ -1,0 +1,97 @@
+"""What a source is: something that fills an arena and yields descriptors, on one or more receive queues."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wirecap.kernels.pool import Pool
+
+ETHERNET = 1  # LINKTYPE_ETHERNET, www.tcpdump.org/linktypes.html
+
+
+@dataclass(frozen=True)
+class SourceInterface:
+    """An interface that packets come from; its place in ``Source.interfaces`` is its id."""
+
+    name: str
+    link_type: int = ETHERNET
+    snaplen: int = 262144
+
+
+@dataclass(frozen=True)
+class SourceQueue:
+    """A receive queue."""
+
+    interface: str
+    queue: int
+    interface_id: int = 0
+
+
+@dataclass
+class HookCounts:
+    """What the source's own counters say of one queue, packets and bytes."""
+
+    received: int = 0
+    received_octets: int = 0
+    in_ring: int = 0
+    """Captured by the kernel and not yet taken by the capture thread."""
+    drops: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CaptureSettings:
+    """How capture threads behave."""
+
+    timeout_ns: int = 1_000_000
+    coalesce_ns: int = 100_000
+    busy: bool = False
+
+
+class Source(Protocol):
+    """One kind of place that packets come from.
+
+    The engine calls, in this order: ``equip`` (put cells on the free stacks and the rings' places into the
+    queues' words), ``run`` in each capture thread, ``start``, later ``stop``, and ``close`` when all is read.
+    """
+
+    engine: str
+    arena: NDArray[np.uint8]
+    queues: list[SourceQueue]
+    interfaces: list[SourceInterface]
+    truncates: bool
+    """True when a captured length can be less than the original."""
+
+    def equip(self, pool: Pool, cells_per_queue: int) -> None: ...
+
+    def kernels(self) -> list[object]:
+        """The entry points that ``run`` calls, to be compiled ahead."""
+        ...
+
+    def run(self, pool: Pool, mine: list[int], settings: CaptureSettings) -> None:
+        """A capture thread's life: serve the home queues ``mine`` until the phase says DRAIN or ABORT."""
+        ...
+
+    def start(self) -> None:
+        """Let packets in."""
+        ...
+
+    def stop(self) -> None:
+        """Let no more packets in; returns when none is under way."""
+        ...
+
+    def counts(self, pool: Pool, queue: int) -> HookCounts: ...
+
+    def describe(self) -> dict[str, object]:
+        """xdp_mode and zero_copy, for the summary."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Finished(threading.Event):
+    """Set by a source that comes to its end by itself (a file)."""

@@ -1,0 +1,96 @@
+"""The memory source: an in-process NIC with the same rings and no kernel, for tests and a first look."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wirecap.kernels import pool as k
+from wirecap.kernels import rings as r
+from wirecap.kernels.capture import capture_loop
+from wirecap.kernels.memory_nic import HOOK_OCTETS, HOOK_PACKETS, RX_DROPPED, RX_RING_FULL, inject
+from wirecap.linux import memory
+from wirecap.linux.xsk import Ring
+from wirecap.source.base import CaptureSettings, HookCounts, SourceInterface, SourceQueue
+from wirecap.source.rings import equip_queue, ring_counts, ring_sizes, run_capture
+
+_HEADER_BYTES = 256
+
+
+class MemorySource:
+    """A NIC of ``queues`` receive queues that packets reach by ``inject``."""
+
+    engine = "memory"
+    truncates = False
+
+    def __init__(
+        self, queues: int, cells_per_queue: int, cell: int = 2048, ring: int | None = None, name: str = "memory0"
+    ) -> None:
+        self.cell = cell
+        self.interfaces = [SourceInterface(name, snaplen=cell - 256)]
+        self.queues = [SourceQueue(name, queue) for queue in range(queues)]
+        self._target, self._rx_entries, self._fill_entries = ring_sizes(cells_per_queue, ring)
+        self.arena = memory.cells(queues * cells_per_queue * cell)
+        self._stride = 3 * _HEADER_BYTES + self._rx_entries * 16 + self._fill_entries * 8
+        octets = np.zeros(queues * self._stride, np.uint8)
+        self.rings = r.Rings(
+            octets.view(np.int64), octets.view(np.uint32), self.arena.view(np.int64), np.zeros(1, np.int64)
+        )
+        self._pool: k.Pool | None = None
+        self._open = False
+
+    def equip(self, pool: k.Pool, cells_per_queue: int) -> None:
+        self._pool = pool
+        for queue in range(len(self.queues)):
+            at = queue * self._stride
+            fill = Ring(at, at + 64, at + 128, at + _HEADER_BYTES, self._fill_entries)
+            at = fill.descriptors + self._fill_entries * 8
+            rx = Ring(at, at + 64, at + 128, at + _HEADER_BYTES, self._rx_entries)
+            equip_queue(pool, queue, fill, rx, -1, self._target, queue * cells_per_queue * self.cell, self.cell)
+            words = pool.queues[queue * k.QUEUE_WORDS : (queue + 1) * k.QUEUE_WORDS]
+            words[r.MEMORY_STATISTICS] = (rx.descriptors + self._rx_entries * 16) // 8
+
+    def kernels(self) -> list[object]:
+        return [capture_loop, inject]
+
+    def run(self, pool: k.Pool, mine: list[int], settings: CaptureSettings) -> None:
+        run_capture(pool, self.rings, mine, -1, settings)
+
+    def inject(
+        self, queue: int, source: NDArray[np.uint8], starts: NDArray[np.int64], sizes: NDArray[np.int64],
+        stamps: NDArray[np.int64],
+    ) -> None:  # fmt: skip
+        """Packets arrive: packet i is source[starts[i] : starts[i] + sizes[i]], at stamps[i] ns.
+
+        One thread per queue may inject at a time.  Packets that arrive before ``start`` or after ``stop``
+        are not received, as on a NIC.
+        """
+        if self._open and self._pool is not None:
+            inject(
+                self.rings, self.arena, self._pool.queues, queue, self.cell, source, starts, sizes, stamps, len(starts)
+            )
+
+    def start(self) -> None:
+        self._open = True
+
+    def stop(self) -> None:
+        self._open = False
+
+    def counts(self, pool: k.Pool, queue: int) -> HookCounts:
+        at = int(pool.queues[queue * k.QUEUE_WORDS + r.MEMORY_STATISTICS])
+        statistics = self.rings.words[at : at + 8].tolist()
+        in_ring, exhausted, late = ring_counts(pool, self.rings, queue)
+        empty = statistics[r.FILL_RING_EMPTY]
+        drops = {
+            "pool_exhausted": exhausted,
+            "capture_late": late + empty - exhausted - late,
+            "rx_ring_full": statistics[RX_RING_FULL],
+            "oversize": statistics[RX_DROPPED] - empty,
+        }
+        return HookCounts(statistics[HOOK_PACKETS], statistics[HOOK_OCTETS], in_ring, drops)
+
+    def describe(self) -> dict[str, object]:
+        return {"xdp_mode": None, "zero_copy": False}
+
+    def close(self) -> None:
+        self._open = False

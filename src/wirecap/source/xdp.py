@@ -1,0 +1,143 @@
+"""The AF_XDP source: one UMEM for all queues of all NICs, a socket per queue, a hook per NIC."""
+
+from __future__ import annotations
+
+import errno
+import select
+from dataclasses import dataclass
+
+import numpy as np
+
+from wirecap.errors import SystemCallError
+from wirecap.kernels import pool as k
+from wirecap.kernels.capture import capture_loop
+from wirecap.kernels.rings import Rings
+from wirecap.linux import bpf, clock, memory, xsk
+from wirecap.linux.xdp_program import Hook, best_clock, counter_array
+from wirecap.source.base import CaptureSettings, HookCounts, SourceInterface, SourceQueue
+from wirecap.source.rings import equip_queue, ring_counts, ring_sizes, run_capture
+
+
+@dataclass(frozen=True)
+class Nic:
+    """One interface to capture on."""
+
+    name: str
+    index: int
+    rx_queues: int
+    queues: tuple[int, ...]
+
+
+class XdpSource:
+    """Receive queues of one or more NICs through AF_XDP.
+
+    Make it in the network namespace of the NICs.  xdp_mode: auto | native | generic; ring: cells kept
+    attached per queue, None for the default; use_clock: 'tai' or 'monotonic', None for the best there is.
+    """
+
+    engine = "xdp"
+    truncates = False
+
+    def __init__(
+        self, nics: list[Nic], cells_per_queue: int, cell: int = 2048, ring: int | None = None,
+        xdp_mode: str = "auto", use_clock: str | None = None,
+    ) -> None:  # fmt: skip
+        self.cell, self._mode = cell, xdp_mode
+        self._clock = use_clock or best_clock()
+        self._nics = nics
+        self.interfaces = [SourceInterface(nic.name, snaplen=cell - 256) for nic in nics]
+        self.queues = [SourceQueue(n.name, queue, i) for i, n in enumerate(nics) for queue in n.queues]
+        self._target, rx_entries, fill_entries = ring_sizes(cells_per_queue, ring)
+        self.arena = memory.cells(len(self.queues) * cells_per_queue * cell)
+        per_queue = sum(memory.page_round(1024 + n) for n in (rx_entries * 16, fill_entries * 8, 1024))
+        self._region = memory.Region(len(self.queues) * (per_queue + 3 * 4096))
+        self._unstamped = bpf.Map(bpf.ARRAY, 8, 1, bpf.MMAPABLE)
+        self._hooks = [Hook(n.rx_queues, list(n.queues), self._unstamped, self._clock) for n in nics]
+        self._sockets: list[xsk.Socket] = []
+        self._rings: list[tuple[xsk.Ring, xsk.Ring]] = []
+        for _ in self.queues:
+            self._open_socket(rx_entries, fill_entries)
+        self.modes: list[str] = []
+        self.zero_copy = False
+        octets = self._region.octets
+        self.rings = Rings(
+            octets.view(np.int64), octets.view(np.uint32), self.arena.view(np.int64), counter_array(self._unstamped)
+        )
+
+    def _open_socket(self, rx_entries: int, fill_entries: int) -> None:
+        socket = xsk.Socket(self._region)
+        if not self._sockets:
+            socket.register(self.arena, self.cell)
+        self._sockets.append(socket)
+        fill = socket.ring(xsk.FILL_RING, fill_entries)
+        socket.ring(xsk.COMPLETION_RING, xsk.COMPLETION_ENTRIES)
+        self._rings.append((fill, socket.ring(xsk.RX_RING, rx_entries)))
+
+    def equip(self, pool: k.Pool, cells_per_queue: int) -> None:
+        pool.control[k.CLOCK_OFFSET] = clock.offset_ns(self._clock)
+        for queue, (fill, rx) in enumerate(self._rings):
+            first = queue * cells_per_queue * self.cell
+            equip_queue(pool, queue, fill, rx, self._sockets[queue].fd, self._target, first, self.cell)
+
+    def kernels(self) -> list[object]:
+        return [capture_loop]
+
+    def run(self, pool: k.Pool, mine: list[int], settings: CaptureSettings) -> None:
+        with select.epoll() as waiter:
+            for queue in mine:
+                waiter.register(self._sockets[queue].fd, select.EPOLLIN)
+            run_capture(pool, self.rings, mine, waiter.fileno(), settings)
+
+    def start(self) -> None:
+        """Bind every socket, then attach: no packet meets a queue that is not ready."""
+        numbers = {(q.interface, q.queue): i for i, q in enumerate(self.queues)}
+        for nic, hook in zip(self._nics, self._hooks, strict=True):
+            for queue in nic.queues:
+                number = numbers[nic.name, queue]
+                self._bind(nic, queue, number)
+                hook.sockets.update(queue, self._sockets[number].fd.to_bytes(4, "little"))
+        self.zero_copy = self._sockets[0].zero_copy()
+        self.modes = [h.attach(n.name, n.index, self._mode) for n, h in zip(self._nics, self._hooks, strict=True)]
+
+    def _bind(self, nic: Nic, queue: int, number: int) -> None:
+        first = self._sockets[0]
+        try:
+            flags = 0 if number else xsk.NEED_WAKEUP | (xsk.COPY if self._mode == "generic" else 0)
+            self._sockets[number].bind(nic.index, queue, flags, None if number == 0 else first)
+        except SystemCallError as error:
+            hints = {
+                errno.EBUSY: "another AF_XDP socket has the queue: stop its owner",
+                errno.ENETDOWN: f"set it up first: ip link set {nic.name} up",
+                errno.EINVAL: "the queue or the combination of NICs is refused by the driver; try --xdp-mode generic",
+            }
+            message = f"{nic.name} queue {queue}: {error.message}"
+            raise SystemCallError(message, error.errno, hints.get(error.errno, error.hint)) from None
+
+    def stop(self) -> None:
+        for hook in self._hooks:
+            hook.detach()
+
+    def counts(self, pool: k.Pool, queue: int) -> HookCounts:
+        place = self.queues[queue]
+        received, octets = self._hooks[place.interface_id].received(place.queue)
+        in_ring, exhausted, late = ring_counts(pool, self.rings, queue)
+        kernel = self._sockets[queue].statistics()
+        unexplained = kernel.rx_fill_ring_empty - exhausted - late  # lost since the capture thread last looked
+        drops = {
+            "pool_exhausted": exhausted,
+            "capture_late": late + unexplained,
+            "rx_ring_full": kernel.rx_ring_full,
+            "oversize": kernel.rx_dropped - kernel.rx_fill_ring_empty,
+        }
+        return HookCounts(received, octets, in_ring, drops)
+
+    def describe(self) -> dict[str, object]:
+        return {"xdp_mode": "/".join(sorted(set(self.modes))), "zero_copy": self.zero_copy}
+
+    def close(self) -> None:
+        for hook in self._hooks:
+            hook.close()
+        for socket in self._sockets:
+            socket.close()
+        self._region.close()
+        self._unstamped.close()

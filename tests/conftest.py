@@ -1,13 +1,19 @@
-"""What all tests share: the marker of kernel tests, and the real traces."""
+"""What all tests share: the marker of kernel tests, live testbeds (live.py), and the real traces."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+from live import fresh_name, pytest_runtest_setup, testbed  # noqa: E402
+
+__all__ = ["fresh_name", "pytest_runtest_setup", "testbed"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

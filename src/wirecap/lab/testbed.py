@@ -205,9 +205,10 @@ def _quieten(interface: str, gro: bool) -> None:
     if switch.exists() and switch.read_text().strip() != "1":
         switch.write_text("1")
     offloads = {feature: False for feature in ethtool.features(interface) if ethtool.is_offload(feature)}
-    ethtool.set_features(interface, {**offloads, "rx-gro": gro})
+    ethtool.set_features(interface, {**offloads, "rx-gro": gro and ethtool.features(interface)["rx-gro"]})
     with _route() as route:
         route.link("set", index=netlink.interface(interface).index, state="up")
+    ethtool.set_features(interface, {"rx-gro": gro})  # veth tells its other end only when this changes while it is up
 
 
 def _remove(end: Interface) -> None:

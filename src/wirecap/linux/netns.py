@@ -29,7 +29,7 @@ T = TypeVar("T")
 def names() -> list[str]:
     """The named namespaces, sorted; a name without a namespace mounted on it counts too."""
     try:
-        return sorted(os.listdir(FOLDER))
+        return sorted(path.name for path in FOLDER.iterdir())
     except FileNotFoundError:
         return []
 
@@ -157,4 +157,4 @@ def delete(name: str) -> None:
 
 def _is_mounted(name: str) -> bool:
     """A mounted namespace lies on the kernel's own file system, the bare mount point on /run's."""
-    return os.stat(FOLDER / name).st_dev != os.stat(FOLDER).st_dev
+    return (FOLDER / name).stat().st_dev != FOLDER.stat().st_dev

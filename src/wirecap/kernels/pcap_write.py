@@ -10,7 +10,7 @@ from numba import types
 
 from wirecap.kernels.jit import i64, inline, kernel, lengths, octets, words
 from wirecap.kernels.pcapng_read import ENHANCED_PACKET
-from wirecap.kernels.unaligned import copy, store32
+from wirecap.kernels.unaligned import copy, load32, store32
 
 PCAP_US, PCAP_NS, PCAPNG_NS = 0, 1, 2
 """Layouts: pcap with microseconds or nanoseconds, pcapng on interfaces of if_tsresol 9."""
@@ -88,3 +88,25 @@ def put_chunk(layout, out, position, arena, address, captured, original, stamp, 
             layout, out, position, arena, address[k], length, np.int64(original[k]), stamp[k], snaplen, interface
         )
     return n, position
+
+
+@kernel(types.UniTuple(i64, 2)(i64, octets, i64, i64))
+def whole_records(layout, written, position, end):
+    """Walk the records in written[position:end], which put_packet made, as far as they are whole.
+
+    Returns (position after the last whole record, packets among them); blocks that hold no packet are
+    walked over.
+    """
+    packets = 0
+    while position + 16 <= end:
+        if layout == PCAPNG_NS:
+            size = load32(written, position + 4)
+            packet = load32(written, position) == ENHANCED_PACKET
+        else:
+            size = PCAP_OVERHEAD + load32(written, position + 8)
+            packet = True
+        if size < 12 or position + size > end:
+            break
+        position += size
+        packets += packet
+    return position, packets

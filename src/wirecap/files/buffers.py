@@ -1,0 +1,48 @@
+"""Page-aligned buffers that packets are formatted into and that the kernel writes from."""
+
+from __future__ import annotations
+
+import mmap
+import threading
+from collections import deque
+
+import numpy as np
+
+from wirecap.files.feed import Octets
+
+BUFFER_BYTES = 4 << 20
+BUFFERS = 8
+PAGE = 4096
+
+
+class Buffer:
+    """``octets`` (uint8): the caller fills octets[start:]; what lies before start is there already."""
+
+    def __init__(self, octets: Octets) -> None:
+        self.octets = octets
+        self.start = 0
+
+
+class Buffers:
+    """A fixed set of buffers, shared by the sinks of one writer (a rotated file follows on at once)."""
+
+    def __init__(self, count: int = BUFFERS, size: int = BUFFER_BYTES) -> None:
+        if size % PAGE:
+            raise ValueError(f"a buffer of {size} bytes is no multiple of {PAGE}")
+        self.size = size
+        pages = mmap.mmap(-1, count * size)
+        whole = np.frombuffer(pages, dtype=np.uint8)
+        self._free = deque(Buffer(whole[k * size : (k + 1) * size]) for k in range(count))
+        self._freed = threading.Condition()
+
+    def take(self, timeout_s: float | None = None) -> Buffer | None:
+        """A free buffer, or None when there was none for timeout_s seconds (None: wait)."""
+        with self._freed:
+            if not self._freed.wait_for(lambda: self._free, timeout_s):
+                return None
+            return self._free.pop()
+
+    def give_back(self, buffer: Buffer) -> None:
+        with self._freed:
+            self._free.append(buffer)
+            self._freed.notify()

@@ -228,8 +228,9 @@ def check_disjoint(specs: list[QueueSpec] | tuple[QueueSpec, ...], where: str) -
 class WriteConfig:
     """A file to write: its form, when to start the next file and when to stop.
 
-    The first group of limits is tcpdump's (``-C -G -W``), the second dumpcap's (``-b``), the third
-    dumpcap's autostop (``-a``).  Sizes in bytes, times in nanoseconds, ``None`` is no limit.
+    The first group of limits is tcpdump's (``-C -G -W``), the second dumpcap's (``-b``), the third what
+    ends the capture (dumpcap's ``-a``; its packets and duration are CaptureConfig's).  Sizes in bytes,
+    times in nanoseconds, ``None`` is no limit.
     """
 
     path: str
@@ -251,8 +252,6 @@ class WriteConfig:
     ring_name_time_first: bool = False
 
     stop_bytes: int | None = None
-    stop_ns: int | None = None
-    stop_packets: int | None = None
     stop_files: int | None = None
 
     def __post_init__(self) -> None:

@@ -1,0 +1,51 @@
+"""What a capture says at its end: tcpdump's counters, every drop by its name, and the summary as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def counters(summary: Mapping[str, Any]) -> list[str]:
+    """The closing lines for a summary object, in tcpdump's words; a drop that is zero is not shown."""
+    packets = summary["packets"]
+    lines = [
+        _line(packets["delivered"], "captured"),
+        _line(packets["received"] - packets["filtered_out"], "received by filter"),
+    ]
+    if packets["filtered_out"]:
+        lines.append(_line(packets["filtered_out"], "not wanted by filter"))
+    if packets["offloaded"]:
+        lines.append(_line(packets["offloaded"], "handed to a buddy"))
+    if packets["forwarded"]:
+        lines.append(_line(packets["forwarded"], "forwarded"))
+    if packets["written"] not in (0, packets["delivered"]):
+        lines.append(_line(packets["written"], "written"))
+    drops = [_line(number, f"dropped: {name.replace('_', ' ')}") for name, number in packets["drops"].items() if number]
+    return lines + (drops or [_line(0, "dropped")])
+
+
+def per_queue(summary: Mapping[str, Any]) -> list[str]:
+    """One line for each receive queue."""
+    return [
+        f"{row['interface']} queue {row['queue']}: {row['received']} received, {row['delivered']} captured,"
+        f" {row['offloaded']} handed to a buddy, {row['dropped']} dropped"
+        for row in summary["per_queue"]
+    ]
+
+
+def _line(number: int, what: str) -> str:
+    return f"{number} packet{'' if number == 1 else 's'} {what}"
+
+
+def write_json(summary: Mapping[str, Any], path: str) -> None:
+    """Write the summary as one JSON object, into a file or (``-``) to the standard output."""
+    text = json.dumps(summary) + "\n"
+    if path == "-":
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    else:
+        Path(path).write_text(text)

@@ -1,0 +1,44 @@
+"""What ``wirecap capture`` prints instead of capturing: the interfaces, or a filter's program."""
+
+from __future__ import annotations
+
+import click
+
+from wirecap.errors import UsageError
+
+
+def interfaces(namespace: str | None) -> None:
+    """The interfaces with their queues, driver, state and addresses, and whether they are capture ports."""
+    from wirecap.linux import netlink, netns
+
+    found = netns.call(namespace, netlink.interfaces)
+    rows = [("", "INTERFACE", "QUEUES", "DRIVER", "STATE", "XDP", "CAPTURE", "ADDRESSES")]
+    for number, facts in enumerate(found, 1):
+        used = netlink.is_in_use(facts)
+        rows.append((
+            f"{number}.",
+            facts.name,
+            str(facts.rx_queues),
+            facts.driver or facts.kind or "-",
+            facts.state if facts.up else "down",
+            facts.xdp_mode or "-",
+            "in use by the host" if used else "ready" if facts.up else "set it up first",
+            " ".join(facts.addresses) or "-",
+        ))  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+def program(expression: str, times: int, snaplen: int | None, optimise: bool) -> None:
+    """The classic BPF of a filter, as ``tcpdump -d`` and ``-ddd`` print it."""
+    from wirecap.filters import dump
+    from wirecap.filters.expression import compile_filter
+
+    compiled = compile_filter(expression, snaplen=snaplen or 262144, optimize=optimise)
+    if times == 1:
+        click.echo(dump.dump(compiled))
+    elif times == 2:
+        raise UsageError("-dd: eBPF is not printed yet", "-d prints the classic BPF, -ddd its numbers")
+    else:
+        click.echo(dump.dump_decimal(compiled))

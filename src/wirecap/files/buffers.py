@@ -16,11 +16,15 @@ PAGE = 4096
 
 
 class Buffer:
-    """``octets`` (uint8): the caller fills octets[start:]; what lies before start is there already."""
+    """``octets`` (uint8): the caller fills octets[start:]; what lies before start is there already.
+
+    octets[k] goes to byte ``offset + k`` of the file.
+    """
 
     def __init__(self, octets: Octets) -> None:
         self.octets = octets
         self.start = 0
+        self.offset = 0
 
 
 class Buffers:

@@ -60,16 +60,23 @@ class _Write:
 class Sink:
     """One capture file that is being written.
 
-    ``layout`` is kernels/pcap_write.py's; ``header`` is what the file starts with.  Any call may raise the
+    ``layout`` is kernels/pcap_write.py's; ``header`` is what the file starts with; ``compression`` is files/
+    rotation.py's ``compression_of`` the name that was asked for.  Any call may raise the
     SinkError of a write that failed since; it is raised once, and everything after it is ignored.
     """
 
     def __init__(
-        self, path: str, header: bytes, layout: int, buffers: Buffers | None = None, direct: bool = True
+        self,
+        path: str,
+        header: bytes,
+        layout: int,
+        buffers: Buffers | None = None,
+        direct: bool = True,
+        compression: str = "",
     ) -> None:
         self.path = "standard output" if path == "-" else path
         self.layout = layout
-        self._target = open_target(path, direct)
+        self._target = open_target(path, direct, compression)
         self._buffers = buffers or Buffers()
         aligned = self._target.granule > 1
         self._carry = header if aligned else b""  # bytes that follow the last write
@@ -109,7 +116,7 @@ class Sink:
         self._check()
         buffer = self._buffers.take(timeout_s)
         if buffer is not None:
-            buffer.start = len(self._carry)
+            buffer.start, buffer.offset = len(self._carry), self._offset
             buffer.octets[: buffer.start] = np.frombuffer(self._carry, dtype=np.uint8)
         return buffer
 

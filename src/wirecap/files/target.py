@@ -8,7 +8,6 @@ import os
 import select
 import stat
 import zlib
-from pathlib import Path
 from typing import Protocol
 
 import zstandard
@@ -48,8 +47,12 @@ class Plain:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._regular = stat.S_ISREG(os.fstat(fd).st_mode)
         self.written = 0
+        status = os.fstat(fd)
+        self._regular = stat.S_ISREG(status.st_mode)
+        if self._regular:  # a redirected standard output may have begun with something else
+            appending = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND
+            self._begin = status.st_size if appending else os.lseek(fd, 0, os.SEEK_CUR)
 
     def write(self, data: memoryview) -> None:
         while data:
@@ -69,7 +72,7 @@ class Plain:
 
     def truncate(self, size: int) -> None:
         if self._regular:
-            os.ftruncate(self._fd, size)
+            os.ftruncate(self._fd, self._begin + size)
 
     def close(self) -> None:
         os.close(self._fd)
@@ -150,20 +153,21 @@ class Compressed:
         self._plain.close()
 
 
-def open_target(path: str, direct: bool = True) -> Target:
-    """Create path, or empty it; ``-`` is the standard output; .gz and .zst compress.
+def open_target(path: str, direct: bool = True, compression: str = "") -> Target:
+    """Create path, or empty it; ``-`` is the standard output; compression is ``.gz``, ``.zst`` or nothing.
 
     Raises UsageError if that is impossible.
     """
-    suffix = Path(path).suffix
     try:
         if path == "-":
-            return Plain(os.dup(1))
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            fd = os.dup(1)
+            direct = False
+        else:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise UsageError(f"{path}: {os.strerror(error.errno or 0)}", "name a file that can be written") from error
-    if suffix in (".gz", ".zst"):
-        return Compressed(Plain(fd), suffix)
+    if compression:
+        return Compressed(Plain(fd), compression)
     if direct and stat.S_ISREG(os.fstat(fd).st_mode):
         return _open_direct(path, fd)
     return Plain(fd)

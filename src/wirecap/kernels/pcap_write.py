@@ -73,16 +73,18 @@ def put_packet(layout, out, position, arena, address, captured, original, stamp,
     return put_pcap(out, position, arena, address, captured, original, stamp, snaplen, tick_ns)
 
 
-@kernel(types.UniTuple(i64, 2)(i64, octets, i64, octets, words, lengths, lengths, words, i64, i64, i64, i64))
-def put_chunk(layout, out, position, arena, address, captured, original, stamp, first, n, snaplen, interface):
-    """Write packets first..n-1 of a row into out[position:] until one does not fit.
+@kernel(types.UniTuple(i64, 2)(i64, octets, i64, i64, octets, words, lengths, lengths, words, i64, i64, i64, i64))
+def put_chunk(
+    layout, out, position, full, arena, address, captured, original, stamp, first, n, snaplen, interface
+):  # fmt: skip
+    """Write packets first..n-1 of a row into out[position:] until one does not fit or position is full or more.
 
     Returns (index of the first packet that was not written, position after the last one that was).
     """
     end = len(out)
     for k in range(first, n):
         length = np.int64(captured[k])
-        if position + packet_room(layout, length, snaplen) > end:
+        if position >= full or position + packet_room(layout, length, snaplen) > end:
             return k, position
         position = put_packet(
             layout, out, position, arena, address[k], length, np.int64(original[k]), stamp[k], snaplen, interface

@@ -1,0 +1,167 @@
+"""When a capture goes on in the next file, when it ends, and what the files are called.
+
+Pure policy: sizes, counts and times come in, names and decisions go out.  tcpdump's rules for ``-C -G -W``,
+dumpcap's for ``-b`` and ``-a``, as tcpdump 4.99 and dumpcap 4.0 behave.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections import deque
+from pathlib import Path
+
+from wirecap.config import WriteConfig
+from wirecap.errors import UsageError
+
+NO_LIMIT = 1 << 62
+_NUMBERS = 100_000  # dumpcap's RINGBUFFER_MAX_NUM_FILES: five digits
+_SECOND_NS = 1_000_000_000
+_COMPRESSED = (".gz", ".zst")
+
+
+class Action(enum.Enum):
+    GO_ON = "go on"
+    NEXT_FILE = "next file"
+    STOP = "stop"
+
+
+def format_of(path: str) -> str:
+    """``pcap`` for .pcap, .cap and .dmp, compressed or not; ``pcapng`` for everything else."""
+    name = Path(path)
+    if name.suffix.lower() in _COMPRESSED:
+        name = name.with_suffix("")
+    return "pcap" if name.suffix.lower() in (".pcap", ".cap", ".dmp") else "pcapng"
+
+
+def compression_of(path: str) -> str:
+    """``.gz``, ``.zst`` or nothing: what the name given with -w asks for, whatever numbers follow it later."""
+    suffix = Path(path).suffix.lower()
+    return suffix if suffix in _COMPRESSED else ""
+
+
+def _split_name(path: str) -> tuple[str, str]:
+    """(path without its suffix, suffix); a compression's suffix belongs to the one before it."""
+    name = Path(path)
+    suffix = name.suffix
+    if suffix.lower() in _COMPRESSED:
+        suffix = name.with_suffix("").suffix + suffix
+    return path[: len(path) - len(suffix)], suffix
+
+
+def queue_path(path: str, interface: str, queue: int) -> str:
+    """The name of a queue's own file: ``out.pcapng`` -> ``out_eth1_0.pcapng``."""
+    stem, suffix = _split_name(path)
+    return f"{stem}_{interface}_{queue}{suffix}"
+
+
+class Rotation:
+    """The files of one capture, one after the other.  All times are wall-clock ns since the epoch.
+
+    ``path`` is the file to write now.  No packet is put into it once it has ``full_bytes`` or
+    ``full_packets``: the writer stops after the packet that gets it there, and asks ``decide``.
+    """
+
+    def __init__(self, config: WriteConfig, now_ns: int, path: str | None = None) -> None:
+        self._config = config
+        self._base = config.path if path is None else path
+        self._files = 1  # begun
+        self._number = 0  # tcpdump's, of the -C files
+        self._start_ns = now_ns
+        self._kept: deque[str] = deque()
+        limits = [config.ring_bytes, config.stop_bytes, config.split_bytes and config.split_bytes + 1]
+        self.full_bytes = min((limit for limit in limits if limit), default=NO_LIMIT)
+        self.full_packets = config.ring_packets or NO_LIMIT
+        self._aim_at_interval(now_ns)
+        self.path = self._name(now_ns)
+        self._kept.append(self.path)
+
+    @property
+    def deadline_ns(self) -> int:
+        """When ``decide`` may answer otherwise although no packet came; NO_LIMIT if it never will."""
+        config, times = self._config, [self._interval_ns]
+        if config.ring_ns:
+            times.append(self._start_ns + config.ring_ns)
+        if config.split_ns and self._last_of_split:
+            times.append(self._start_ns + config.split_ns)
+        return min(times)
+
+    def decide(self, size: int, packets: int, now_ns: int, waiting: bool) -> Action:
+        """What to do with a file that has so many bytes and packets; waiting: another packet is to be written.
+
+        tcpdump begins a file for a packet, dumpcap when the last one is full or its time is over.
+        """
+        config = self._config
+        if config.rings:
+            limits = (config.ring_bytes, config.stop_bytes)
+            full = any(limit is not None and size >= limit for limit in limits) or packets >= self.full_packets
+            over = config.ring_ns is not None and now_ns - self._start_ns >= config.ring_ns
+            if not (full or over or now_ns >= self._interval_ns):
+                return Action.GO_ON
+            return Action.STOP if config.stop_files and self._files >= config.stop_files else Action.NEXT_FILE
+        if config.stop_bytes and size >= config.stop_bytes:
+            return Action.STOP
+        if self._split_is_over(now_ns):
+            if self._last_of_split:
+                return Action.STOP
+            return Action.NEXT_FILE if waiting else Action.GO_ON
+        if config.split_bytes and size > config.split_bytes and waiting:
+            return Action.NEXT_FILE
+        return Action.GO_ON
+
+    def next_file(self, now_ns: int) -> str | None:
+        """Go on to the next file, ``path``; the name of the file that leaves the ring and is to be removed."""
+        config = self._config
+        if config.rings:
+            self._start_ns = now_ns
+            self._aim_at_interval(now_ns)
+        elif self._split_is_over(now_ns):
+            self._start_ns = now_ns
+            self._number = 0
+        else:
+            self._number += 1
+            if config.split_files and self._number >= config.split_files:
+                self._number = 0
+        self._files += 1
+        self.path = self._name(now_ns)
+        if not config.rings:
+            return None
+        self._kept.append(self.path)
+        return self._kept.popleft() if config.ring_files and len(self._kept) > config.ring_files else None
+
+    @property
+    def _last_of_split(self) -> bool:
+        """tcpdump's -W without -C counts the files of -G, and ends the capture after the last."""
+        config = self._config
+        return bool(config.split_files and not config.split_bytes and self._files >= config.split_files)
+
+    def _split_is_over(self, now_ns: int) -> bool:
+        split_ns = self._config.split_ns
+        if not split_ns:
+            return False
+        grain = 1 if split_ns % _SECOND_NS else _SECOND_NS  # tcpdump's clock ticks in seconds, its names too
+        return now_ns // grain - self._start_ns // grain >= split_ns // grain
+
+    def _aim_at_interval(self, now_ns: int) -> None:
+        interval_ns = self._config.ring_interval_ns
+        self._interval_ns = now_ns - now_ns % interval_ns + interval_ns if interval_ns else NO_LIMIT
+
+    def _name(self, now_ns: int) -> str:
+        config = self._config
+        if config.rings:
+            stem, suffix = _split_name(self._base)
+            number = f"{self._files % _NUMBERS:05}"
+            when = time.strftime("%Y%m%d%H%M%S", time.localtime(now_ns // _SECOND_NS))
+            parts = (when, number) if config.ring_name_time_first else (number, when)
+            return f"{stem}_{parts[0]}_{parts[1]}{suffix}"
+        name = self._base
+        if config.split_ns:
+            name = time.strftime(name, time.localtime(self._start_ns // _SECOND_NS))
+            if not name:
+                raise UsageError(f"{self._base}: the time format gives an empty name", "see strftime(3)")
+        if not config.split_bytes:
+            return name
+        if config.split_files:
+            digits = len(str(config.split_files - 1)) if config.split_files > 1 else 0
+            return f"{name}{self._number:0{digits}}" if digits else name
+        return f"{name}{self._number}" if self._number else name

@@ -120,8 +120,10 @@ def test_help_is_quick():
         (
             ZeroDivisionError("division by zero"),
             1,
-            "internal error: ZeroDivisionError: division by zero"
-            " (please report it; WIRECAP_DEBUG=1 shows the traceback)",
+            (
+                "internal error: ZeroDivisionError: division by zero"
+                " (please report it; WIRECAP_DEBUG=1 shows the traceback)"
+            ),
         ),
     ],
 )

@@ -8,20 +8,22 @@ from wirecap.errors import UsageError
 
 
 def interfaces(namespace: str | None) -> None:
-    """The interfaces with their queues, driver, state and addresses, and whether they are capture ports."""
-    from wirecap.linux import netlink, netns
+    """The interfaces with their queues, driver, state, XDP and addresses, and whether they are capture ports."""
+    from wirecap.linux import netlink, netns, xdp_features
 
     found = netns.call(namespace, netlink.interfaces)
+    features = netns.call(namespace, xdp_features.by_interface)
     rows = [("", "INTERFACE", "QUEUES", "DRIVER", "STATE", "XDP", "CAPTURE", "ADDRESSES")]
     for number, facts in enumerate(found, 1):
         used = netlink.is_in_use(facts)
+        able = "?" if features is None else xdp_features.describe(features.get(facts.index, xdp_features.XdpFeature(0)))
         rows.append((
             f"{number}.",
             facts.name,
             str(facts.rx_queues),
             facts.driver or facts.kind or "-",
             facts.state if facts.up else "down",
-            facts.xdp_mode or "-",
+            f"{able} (a program is attached)" if facts.xdp_mode else able,
             "in use by the host" if used else "ready" if facts.up else "set it up first",
             " ".join(facts.addresses) or "-",
         ))  # fmt: skip

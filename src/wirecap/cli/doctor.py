@@ -1,0 +1,99 @@
+"""``wirecap doctor``: what this host, its NICs and kernel can do, and what to change."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from wirecap.cli import listing
+from wirecap.cli.parameters import Command
+from wirecap.config import PoolConfig
+
+if TYPE_CHECKING:
+    from wirecap.linux.probes import Finding
+
+TOOLS = {
+    "tcpdump": "tcpdump",
+    "dumpcap": "wireshark-common",
+    "tshark": "tshark",
+    "tcpreplay": "tcpreplay",
+    "netsniff-ng": "netsniff-ng",
+    "dpdk-testpmd": "dpdk-dev",
+}
+"""Programs that tests and benchmarks compare with, and their Debian packages; a capture needs none of them."""
+
+
+@click.command(cls=Command)
+@click.option("--netns", metavar="NAME", help="Look at the interfaces of this network namespace.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON list.")
+def command(netns: str | None, as_json: bool) -> None:
+    """Tell what this host, its NICs and kernel can do, and what to change.
+
+    Exit status 1 where an AF_XDP capture cannot work; captures from files then still do.
+    """
+    findings = list(examine())
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        _show(findings)
+        click.echo()
+        listing.interfaces(netns)
+    if any(finding.essential and finding.good is False for finding in findings):
+        raise SystemExit(1)
+
+
+def examine() -> Iterator[Finding]:
+    """Everything that is looked at, in the order in which it matters."""
+    from wirecap.linux import probes
+
+    yield probes.check_kernel()
+    yield probes.check_privileges()
+    yield probes.check_bpf()
+    yield probes.check_af_xdp()
+    yield probes.check_processors()
+    yield probes.check_memory(PoolConfig().bytes(1))
+    yield probes.check_huge_pages()
+    yield _compiled_kernels()
+    yield _tools()
+
+
+def _compiled_kernels() -> Finding:
+    from wirecap.kernels.jit import CACHE_DIR
+    from wirecap.linux.probes import Finding
+
+    number = sum(name.endswith(".nbc") for _, _, names in os.walk(CACHE_DIR) for name in names)
+    if number:
+        return Finding("kernels", True, f"{number} compiled, in {CACHE_DIR}")
+    # Not Path.exists: it raises where a folder on the way must not be searched.
+    nearest = next(place for place in (CACHE_DIR, *CACHE_DIR.parents) if os.path.exists(place))  # noqa: PTH110
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        return Finding("kernels", False, f"{CACHE_DIR} cannot be written", "set WIRECAP_CACHE_DIR to a folder of yours")
+    return Finding("kernels", None, "not compiled yet", "wirecap warmup compiles them, else the first capture does")
+
+
+def _tools() -> Finding:
+    from wirecap.linux.probes import Finding
+
+    path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+    missing = {tool: package for tool, package in TOOLS.items() if not shutil.which(tool, path=path)}
+    found = ", ".join(tool for tool in TOOLS if tool not in missing) or "none"
+    if missing:
+        packages = " ".join(sorted(set(missing.values())))
+        return Finding("other tools", None, found, f"for tests and benchmarks: apt-get install {packages}")
+    return Finding("other tools", True, found)
+
+
+def _show(findings: list[Finding]) -> None:
+    width = max(len(finding.name) for finding in findings)
+    marks = {True: ("ok", "green"), False: ("NO", "red"), None: ("--", "yellow")}
+    for finding in findings:
+        mark, colour = marks[finding.good]
+        click.echo(f"{click.style(mark, fg=colour)}  {finding.name:<{width}}  {finding.found}")
+        if finding.advice:
+            click.echo(f"    {'':<{width}}  -> {finding.advice}")

@@ -1,0 +1,72 @@
+"""What import-linter cannot say: kernels import only NumPy and Numba, files stay small, commands are in the table."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+from wirecap.cli import main
+
+PACKAGE = Path(__file__).parent.parent / "src" / "wirecap"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+MAX_LINES = 300
+"""About 250, with room for the one sentence more that makes a thing clear."""
+
+
+def imported(path: Path) -> set[str]:
+    """The full names of the modules that a file imports, also inside functions."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {node.module or ""}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "kernels").glob("*.py")), ids=lambda path: path.stem)
+def test_kernels_import_only_numpy_and_numba(path):
+    """A module of kernels/ imports the standard library, NumPy, Numba, llvmlite and other kernels."""
+    allowed = {"numpy", "numba", "llvmlite"} | set(sys.stdlib_module_names)
+    foreign = {
+        name for name in imported(path) if name.split(".")[0] not in allowed and not name.startswith("wirecap.kernels")
+    }
+    assert not foreign
+
+
+def test_compiled_code_is_in_kernels_only():
+    """No module outside kernels/ compiles with Numba by itself."""
+    outside = [path for path in MODULES if PACKAGE / "kernels" not in path.parents]
+    users = {str(path.relative_to(PACKAGE)) for path in outside if "numba" in {n.split(".")[0] for n in imported(path)}}
+    assert not users
+
+
+def test_no_shelling_out():
+    """The product starts no other program."""
+    for path in MODULES:
+        assert "subprocess" not in imported(path), path
+        assert "os.system(" not in path.read_text(), path
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_file_fits_in_a_head(path):
+    """No module is longer than about 250 lines."""
+    assert len(path.read_text().splitlines()) <= MAX_LINES
+
+
+def test_every_command_is_in_the_table():
+    """Each module of cli/ with a click command is in the help text, and each name there has its module."""
+    listed = {name for commands in main.SECTIONS.values() for name in commands}
+    defined = {
+        path.stem
+        for path in (PACKAGE / "cli").glob("*.py")
+        if any(
+            isinstance(node, ast.FunctionDef) and node.name in ("command", "group") and node.decorator_list
+            for node in ast.parse(path.read_text()).body
+        )
+    }
+    assert listed == defined

@@ -265,7 +265,8 @@ class WriteConfig:
             raise UsageError("the standard output cannot be split into files", "give -w a file's name")
         if self.split_files and not (self.split_bytes or self.split_ns):
             raise UsageError("-W counts files, but nothing starts the next one", "add -C SIZE or -G SECONDS")
-        if self.ring_files and not (self.ring_bytes or self.ring_ns or self.ring_interval_ns or self.ring_packets):
+        starts = self.ring_bytes or self.ring_ns or self.ring_interval_ns or self.ring_packets
+        if self.ring_files and not (starts or self.stop_bytes):  # with -b, dumpcap's -a filesize starts a file too
             raise UsageError("-b files: nothing starts the next file", "add -b filesize:KB, duration:S or packets:N")
         if self.stop_files and not self.rings:
             raise UsageError("-a files: the capture makes one file only", "add -b filesize:KB, duration:S or packets:N")

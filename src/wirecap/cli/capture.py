@@ -13,6 +13,7 @@ from wirecap.cli import closing, listing, rotation
 from wirecap.cli.parameters import COUNT, DURATION, PERCENT, SIZE, Command, Parsed, refused, section
 from wirecap.config import CaptureConfig, HandlerSpec, PoolConfig, QueueSpec, WriteConfig
 from wirecap.errors import UsageError, WirecapError
+from wirecap.files.rotation import format_of
 from wirecap.observe import progress
 from wirecap.units import parse_size
 
@@ -85,7 +86,7 @@ PRINTS = "it formats printed packets, and wirecap prints none"
 )
 @source("--netns", metavar="NAME", help="Network namespace of the interfaces.")
 @source("--take-over", is_flag=True, help="Take an interface that the host uses: the host loses its packets.")
-@target("-w", "write_path", metavar="FILE", help="Write packets; - is the standard output. .pcap makes pcap.")
+@target("-w", "write_path", metavar="FILE", help="Write packets; - is stdout, .pcap makes pcap, .zst compresses.")
 @target("-P", "as_pcap", is_flag=True, help="Write pcap, whatever the name; pcapng is the default.")
 @target("--per-queue", is_flag=True, help="One file for each receive queue.")
 @target("--handler", "handlers", multiple=True, type=HANDLER, help="count, write, pkt_handler:x=300, pkg.module:object")
@@ -234,13 +235,9 @@ def _write_config(given: dict[str, Any]) -> WriteConfig | None:
         if ring or stop or given["per_queue"] or given["as_pcap"] or any(value is not None for value in split.values()):
             raise UsageError("options for a file, and no file", "add -w FILE")
         return None
-    if ring and "bytes" in stop:  # dumpcap: with -b, the file size of -a starts the next file
-        ring.setdefault("ring_bytes", stop.pop("bytes"))
-    if path.endswith((".gz", ".zst")):
-        raise UsageError(f"-w {path}: compressed files are read, not written", "write to - and pipe it into zstd")
     return WriteConfig(
         path=path,
-        format="pcap" if given["as_pcap"] or path.endswith(".pcap") else "pcapng",
+        format="pcap" if given["as_pcap"] else format_of(path),
         per_queue=given["per_queue"],
         snaplen=given["snaplen"] or config.MAX_SNAPLEN,
         packet_buffered=given["packet_buffered"],

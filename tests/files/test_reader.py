@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import os
+import struct
+import threading
+from fractions import Fraction
+from pathlib import Path
+
+import capture_bytes as cb
+import numpy as np
+import pytest
+from capture_bytes import Packet
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from wirecap.files.feed import Progress
+from wirecap.files.interface import Interface
+from wirecap.files.reader import open_capture
+from wirecap.kernels import scan_state as at
+
+pytestmark = pytest.mark.kernel
+on_files = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+orders = st.sampled_from("<>")
+
+bodies = st.binary(max_size=90)
+packets_us = st.lists(
+    st.builds(
+        lambda data, more, us: Packet(data, len(data) + more, us * 1000),
+        bodies,
+        st.integers(0, 2000),
+        st.integers(0, (2**32 - 1) * 10**6 + 999_999),
+    ),
+    max_size=23,
+)
+
+
+@on_files
+@given(packets=packets_us, order=orders, tick_ns=st.sampled_from([1, 1000]), limit=st.integers(1, 30))
+def test_pcap_comes_back(tmp_path: Path, packets: list[Packet], order: str, tick_ns: int, limit: int) -> None:
+    """Microsecond and nanosecond pcap in both byte orders gives the packets that are in it, at any row length."""
+    path = tmp_path / "a.pcap"
+    path.write_bytes(cb.pcap(packets, order, tick_ns))
+    assert cb.read(path, limit) == packets
+
+
+def test_kuznetzov_pcap_comes_back(tmp_path: Path) -> None:
+    """The variant with 24-byte record headers is read."""
+    packets = [Packet(b"abc", 3, 5_000_001_000), Packet(b"", 60, 6_000_000_000)]
+    for order in "<>":
+        (tmp_path / "a").write_bytes(cb.pcap(packets, order, kuznetzov=True))
+        assert cb.read(tmp_path / "a") == packets
+
+
+def expected_ns(ticks: int, resolution: int, offset_s: int) -> Fraction:
+    """The time by the specification, exactly."""
+    unit = Fraction(1, 2 ** (resolution & 0x7F)) if resolution & 0x80 else Fraction(1, 10**resolution)
+    return ticks * unit * 10**9 + offset_s * 10**9
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("resolution", [0, 3, 6, 7, 9, 10, 12, 18, 0x80, 0x80 + 10, 0x80 + 20, 0x80 + 32, 0x80 + 40])
+@pytest.mark.parametrize("offset_s", [0, 1_700_000_000, -3600])
+def test_times_of_every_resolution(tmp_path: Path, order: str, resolution: int, offset_s: int) -> None:
+    """if_tsresol and if_tsoffset give the right ns, to the nanosecond below."""
+    unit = 2 ** (resolution & 0x7F) if resolution & 0x80 else 10**resolution
+    ticks = [0, 1, unit - 1, unit, min(12345 * unit + unit // 3, 2**63 - 1), 2**31, 999]
+    options = cb.option(order, 9, bytes([resolution])) + cb.option(order, 14, struct.pack(order + "q", offset_s))
+    blocks = [cb.enhanced(order, 0, tick, b"x", 1) for tick in ticks]
+    (tmp_path / "a").write_bytes(cb.section(order) + cb.interface(order, options=options) + b"".join(blocks))
+    for packet, tick in zip(cb.read(tmp_path / "a"), ticks, strict=True):
+        assert 0 <= expected_ns(tick, resolution, offset_s) - packet.ns <= 1
+
+
+@given(ticks=st.integers(0, 2**64 - 1), resolution=st.integers(0, 255), offset_s=st.integers(-(2**63), 2**63 - 1))
+@settings(deadline=None, max_examples=300)
+def test_absurd_times_saturate(ticks: int, resolution: int, offset_s: int) -> None:
+    """Any time, resolution and offset gives int64 ns: the right one where it fits, else the nearest end."""
+    from wirecap.kernels.pcapng_read import to_ns
+
+    signed = np.uint64(ticks).astype(np.int64)
+    ns = int(to_ns(Interface(resolution=resolution, offset_s=offset_s).words(), 0, signed))
+    assert -(2**63) <= ns < 2**63
+    exact = expected_ns(int(signed), resolution, offset_s)
+    if abs(offset_s) < 2**31 and abs(exact) < 2**62 and resolution & 0x7F <= 27:
+        assert abs(exact - ns) <= 1
+
+
+@st.composite
+def pcapng_files(draw: st.DrawFn) -> tuple[bytes, list[Packet]]:
+    """Sections of either byte order with interfaces, every kind of packet block, and blocks to be skipped."""
+    out, packets, known = [], [], 0
+    for _ in range(draw(st.integers(1, 3))):
+        order = draw(orders)
+        out.append(cb.section(order, draw(st.sampled_from([b"", cb.option(order, 4, b"a tool")]))))
+        snaplens: list[int] = []
+        for _ in range(draw(st.integers(0, 14))):
+            kind = draw(st.sampled_from(["interface", "enhanced", "enhanced", "obsolete", "simple", "other"]))
+            data = draw(bodies)
+            original, us = len(data) + draw(st.integers(0, 9)), draw(st.integers(0, 2**50))
+            if kind == "other":
+                out.append(cb.block(order, draw(st.sampled_from([4, 5, 10, 0xBAD, 0x80000001])), data))
+            elif kind == "interface" or not snaplens:
+                snaplens.append(draw(st.sampled_from([0, 16, 65535])))
+                out.append(cb.interface(order, 1, snaplens[-1], cb.option(order, 2, b"eth")))
+            elif kind == "simple":
+                data = data[: snaplens[0] or None]
+                original = original if snaplens[0] and len(data) == snaplens[0] else len(data)
+                out.append(cb.simple(order, data, original))
+                packets.append(Packet(data, original, 0, known))
+            else:
+                index = draw(st.integers(0, len(snaplens) - 1))
+                put = cb.enhanced if kind == "enhanced" else cb.obsolete
+                out.append(put(order, index, us, data, original))
+                packets.append(Packet(data, original, us * 1000, known + index))
+        known += len(snaplens)
+    return b"".join(out), packets
+
+
+@on_files
+@given(made=pcapng_files(), limit=st.integers(1, 9))
+def test_pcapng_comes_back(tmp_path: Path, made: tuple[bytes, list[Packet]], limit: int) -> None:
+    """Sections, interfaces and packet blocks of all kinds give their packets, each with its own interface."""
+    (tmp_path / "a").write_bytes(made[0])
+    assert cb.read(tmp_path / "a", limit) == made[1]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    made=st.one_of(pcapng_files(), packets_us.map(lambda packets: (cb.pcap(packets), packets))),
+    sizes=st.lists(st.integers(1, 300), min_size=1, max_size=4),
+    block_bytes=st.integers(256, 700),
+)
+def test_a_stream_gives_what_the_mapping_gives(made: tuple[bytes, list[Packet]], sizes: list[int], block_bytes: int):
+    """Read through a ring of small blocks in pieces of any size, a file has the same packets."""
+    assert list(cb.take_all(cb.stream(made[0], sizes, block_bytes))) == made[1]
+
+
+@settings(deadline=None, max_examples=40)
+@given(packets=packets_us, sizes=st.lists(st.integers(1, 300), min_size=1, max_size=4), data=st.data())
+def test_a_held_block_is_not_reused(packets: list[Packet], sizes: list[int], data: st.DataObject) -> None:
+    """The bytes of a chunk stay as they are until it is released; a full ring says BUSY, not wrong bytes."""
+    file = cb.stream(cb.pcap(packets), sizes, 256)
+    rows, held, seen = cb.Rows(3), [], []
+    while True:
+        n, progress = rows.fill(file)
+        if n:
+            held.append((int(rows.address[0]), rows.address[:n].copy(), list(rows.packets(file, n))))
+            seen += held[-1][2]
+        for _, addresses, chunk in held:
+            for address, packet in zip(addresses, chunk, strict=True):
+                assert file.arena[address : address + len(packet.data)].tobytes() == packet.data
+        if progress is Progress.ENDED:
+            break
+        if progress is Progress.BUSY:
+            assert held
+        if held and (progress is Progress.BUSY or data.draw(st.booleans())):
+            file.release(held.pop(data.draw(st.integers(0, len(held) - 1)))[0])
+    assert seen == packets
+    for address, _, _ in held:
+        file.release(address)
+    assert not file.held.any()
+
+
+def test_a_long_block_without_packets_is_passed_over_in_a_stream() -> None:
+    """A block that holds no packet may be longer than the ring's blocks; the offsets after it are right."""
+    packet = cb.enhanced("<", 0, 1, b"abcd", 4)
+    data = cb.section() + cb.interface() + packet + cb.block("<", 5, bytes(5000)) + packet
+    file = cb.stream(data, [100], 256)
+    assert [p.data for p in cb.take_all(file)] == [b"abcd", b"abcd"]
+    assert file.offset == len(data)
+
+
+def test_many_interfaces(tmp_path: Path) -> None:
+    """The table of interfaces grows."""
+    blocks = [cb.interface(linktype=k) + cb.enhanced("<", k, k, b"p", 1) for k in range(100)]
+    (tmp_path / "a").write_bytes(cb.section() + b"".join(blocks))
+    with open_capture(str(tmp_path / "a")) as file:
+        assert [packet.interface for packet in cb.take_all(file)] == list(range(100))
+        assert [described.linktype for described in file.interfaces] == list(range(100))
+
+
+def test_what_an_interface_says(tmp_path: Path) -> None:
+    """Name, description, filter, snap length and link type are read."""
+    options = cb.option(">", 2, b"eth1") + cb.option(">", 3, "Büro".encode()) + cb.option(">", 11, b"\0port 80")
+    (tmp_path / "a").write_bytes(cb.section(">") + cb.interface(">", 101, 96, options) + cb.block(">", 5, b"1234"))
+    with open_capture(str(tmp_path / "a")) as file:
+        assert not list(cb.take_all(file))
+        assert file.interfaces == [Interface(101, 96, 6, 0, "eth1", "Büro", "port 80")]
+
+
+def test_a_pipe_is_read_as_it_comes() -> None:
+    """Packets are handed over as soon as they are there; until then the pipe is IDLE; its end is the end."""
+    packets = [Packet(bytes([k]) * 40, 40, k * 1_000_000) for k in range(3)]
+    data = cb.pcap(packets)
+    out, into = os.pipe()
+    os.write(into, data[:24])
+    file = open_capture(f"/dev/fd/{out}")
+    os.close(out)
+    rows = cb.Rows()
+    assert rows.fill(file, 0.0) == (0, Progress.IDLE)
+    os.write(into, data[24 : 24 + 56 + 10])
+    n, _ = rows.fill(file, 0.0)
+    assert list(rows.packets(file, n)) == packets[:1]
+    assert rows.fill(file, 0.0) == (0, Progress.IDLE)
+    os.write(into, data[24 + 56 + 10 :])
+    n, _ = rows.fill(file, 0.0)
+    assert list(rows.packets(file, n)) == packets[1:]
+    os.close(into)
+    assert rows.fill(file, 0.0) == (0, Progress.ENDED)
+    file.close()
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zst", "pcap"])
+def test_compressed_files_and_pipes(tmp_path: Path, suffix: str) -> None:
+    """gzip and Zstandard, of several members, by file and by pipe, give what the plain file gives."""
+    import gzip
+
+    import zstandard
+
+    packets = [Packet(os.urandom(70), 70, k * 1000) for k in range(2000)]
+    data = cb.pcap(packets)
+    pack = {"gz": gzip.compress, "zst": zstandard.ZstdCompressor().compress, "pcap": bytes}[suffix]
+    packed = pack(data[:50_000]) + pack(data[50_000:])
+    path = tmp_path / "a"
+    path.write_bytes(packed)
+    assert cb.read(path, 64) == packets
+    os.mkfifo(tmp_path / "pipe")
+    feeder = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(packed,))
+    feeder.start()
+    assert cb.read(tmp_path / "pipe", 64) == packets
+    feeder.join()
+
+
+def test_rows_tell_their_interface(tmp_path: Path) -> None:
+    """A row ends where another interface's packet follows."""
+    blocks = [cb.enhanced("<", k, k, b"p", 1) for k in (0, 0, 1, 1, 1, 0)]
+    (tmp_path / "a").write_bytes(cb.section() + cb.interface() * 2 + b"".join(blocks))
+    rows = cb.Rows(10)
+    with open_capture(str(tmp_path / "a")) as file:
+        got = []
+        while (filled := rows.fill(file))[0]:
+            got.append((filled[0], int(file.state[at.INTERFACE])))
+    assert got == [(2, 0), (3, 1), (1, 0)]

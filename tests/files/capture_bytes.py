@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wirecap.errors import UsageError
 from wirecap.files.feed import Progress, Streamed
 from wirecap.files.reader import CaptureFile, open_capture
 
@@ -94,6 +95,16 @@ def take_all(file: CaptureFile, limit: int = 5) -> Iterator[Packet]:
             return
         yield from rows.packets(file, n)
         file.release(int(rows.address[0]))
+
+
+def collect(file: CaptureFile, limit: int = 5) -> tuple[list[Packet], UsageError | None]:
+    """The packets, and the error that ended them."""
+    packets: list[Packet] = []
+    try:
+        packets.extend(take_all(file, limit))  # extend keeps what came before the error
+    except UsageError as error:
+        return packets, error
+    return packets, None
 
 
 def read(path: object, limit: int = 5) -> list[Packet]:

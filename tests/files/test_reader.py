@@ -161,6 +161,26 @@ def test_a_held_block_is_not_reused(packets: list[Packet], sizes: list[int], dat
     assert not file.held.any()
 
 
+def test_a_ring_whose_blocks_are_all_held_is_busy() -> None:
+    """With every chunk held the reader stops after the ring's blocks, and goes on when the oldest is released."""
+    packets = [Packet(bytes([k]) * 100, 100, k * 1000) for k in range(40)]
+    file = cb.stream(cb.pcap(packets), [1000], 256, blocks=3)
+    rows, held, seen = cb.Rows(3), [], []
+    for _ in range(3):
+        while (filled := rows.fill(file))[0]:
+            held.append((int(rows.address[0]), list(rows.packets(file, filled[0]))))
+            seen += held[-1][1]
+        assert filled[1] is Progress.BUSY
+        block = (held[0][0] - 1) // 256
+        for address, chunk in held:
+            assert file.arena[address : address + 100].tobytes() == chunk[0].data
+        for address, _ in [chunk for chunk in held if (chunk[0] - 1) // 256 == block]:
+            file.release(address)
+        held = [chunk for chunk in held if (chunk[0] - 1) // 256 != block]
+    assert seen == packets[: len(seen)]
+    assert 6 <= len(seen) < 40
+
+
 def test_a_long_block_without_packets_is_passed_over_in_a_stream() -> None:
     """A block that holds no packet may be longer than the ring's blocks; the offsets after it are right."""
     packet = cb.enhanced("<", 0, 1, b"abcd", 4)

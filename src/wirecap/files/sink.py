@@ -233,7 +233,7 @@ class Sink:
     def _salvage(self, part: _Part, work: _Write | bytes) -> tuple[int, int]:
         """(end of the last whole record, packets) of a part that was written only up to a point."""
         written = self._target.written
-        if part.start == 0 or written <= part.start:
+        if written == part.start:
             return part.start, 0
         try:
             found = self._target.read_back(part.start, written)

@@ -126,7 +126,9 @@ class Compressed:
 
     def __init__(self, plain: Plain, suffix: str) -> None:
         self._plain = plain
-        self._frames = zstandard.ZstdCompressor(level=_ZSTANDARD_LEVEL, write_checksum=True) if suffix == ".zst" else None
+        self._frames = (
+            zstandard.ZstdCompressor(level=_ZSTANDARD_LEVEL, write_checksum=True) if suffix == ".zst" else None
+        )
         self.written = 0
         self._kept = 0
 

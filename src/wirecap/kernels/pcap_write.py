@@ -31,9 +31,8 @@ def packet_room(layout, captured, snaplen):
 def put_pcap(out, position, arena, address, captured, original, stamp, snaplen, tick_ns):
     """One pcap record at out[position:]; tick_ns is 1000 in a microsecond file, 1 in a nanosecond file."""
     length = min(captured, snaplen)
-    seconds = stamp // _NANOSECONDS
-    store32(out, position, seconds)
-    store32(out, position + 4, (stamp - seconds * _NANOSECONDS) // tick_ns)
+    store32(out, position, stamp // _NANOSECONDS)
+    store32(out, position + 4, stamp % _NANOSECONDS // tick_ns)
     store32(out, position + 8, length)
     store32(out, position + 12, original)
     copy(out, position + 16, arena, address, length)

@@ -39,17 +39,17 @@ for _kind, _form, _names in (
 
 def dump(program: Program) -> str:
     """The text that ``tcpdump -d`` prints, one line for each instruction, without the last newline."""
-    return "\n".join(_line(at, *row) for at, row in enumerate(program.rows()))
+    return "\n".join(_line(at, *row) for at, row in enumerate(program.rows))
 
 
 def dump_c(program: Program) -> str:
     """The initialisers of a C array, as ``tcpdump -dd`` prints them."""
-    return "\n".join(f"{{ {code:#x}, {jt}, {jf}, 0x{k:08x} }}," for code, jt, jf, k in program.rows())
+    return "\n".join(f"{{ {code:#x}, {jt}, {jf}, 0x{k:08x} }}," for code, jt, jf, k in program.rows)
 
 
 def dump_decimal(program: Program) -> str:
     """The number of instructions and their numbers, as ``tcpdump -ddd`` prints them."""
-    return "\n".join([str(len(program)), *(" ".join(map(str, row)) for row in program.rows())])
+    return "\n".join([str(len(program)), *(" ".join(map(str, row)) for row in program.rows)])
 
 
 def _line(at: int, code: int, jt: int, jf: int, k: int) -> str:

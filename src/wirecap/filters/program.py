@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -40,13 +41,14 @@ class Program:
     def __len__(self) -> int:
         return len(self.instructions)
 
+    @cached_property
     def rows(self) -> list[tuple[int, int, int, int]]:
         """The instructions as Python integers."""
         return [(code, jt, jf, k) for code, jt, jf, k in self.instructions.tolist()]
 
     def targets(self, at: int) -> tuple[int, ...]:
         """Where instruction ``at`` may go next: (), (next,) or (where true, where false)."""
-        code, jt, jf, k = self.instructions[at].tolist()
+        code, jt, jf, k = self.rows[at]
         if code & 7 == op.RET:
             return ()
         if code & 7 != op.JMP:

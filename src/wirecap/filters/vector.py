@@ -1,0 +1,287 @@
+"""A filter program as LLVM instructions for 16 packets at a time, one packet in each lane.
+
+The program's jumps lead forward, so its blocks run once each, in order; a block's mask says which lanes are
+in it, and both ways of a jump are taken with the mask divided.  A block that has to fetch packet bytes is
+skipped, with all that only it leads to, when its mask is empty.  Bytes are fetched by windows of 16 bytes of
+each packet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from llvmlite import ir
+
+from wirecap.filters import opcodes as op
+from wirecap.filters.arithmetic import alu, condition, constant
+from wirecap.filters.blocks import Block, dominators
+from wirecap.filters.fetch import FAR, LANE32, NEAR
+from wirecap.filters.program import Program
+from wirecap.filters.scalar import I1, I8, I16, I64, POINTER
+from wirecap.kernels.select import SLACK
+from wirecap.kernels.split import LANES
+
+WINDOW = 16
+FIXED = SLACK - WINDOW
+"""Bytes from a packet's start up to which any packet may be read without a look at its length."""
+
+MASK = ir.VectorType(I1, LANES)
+GROUP = ir.FunctionType(I64, [POINTER] * 4)
+"""group(arena, address, captured, original) -> 16 bits: rows of the 16 packets, bit p set where packet p matches."""
+
+
+@dataclass(frozen=True)
+class _State:
+    """The lanes that take an edge of the control flow, and what their registers and memory hold."""
+
+    mask: Any
+    a: Any
+    x: Any
+    memory: tuple[Any, ...]
+
+    def values(self) -> tuple[Any, ...]:
+        return (self.mask, self.a, self.x, *self.memory)
+
+
+def build_group(module: ir.Module, program: Program) -> ir.Function:
+    """Add the function ``group`` to the module, which also needs those of wirecap.filters.fetch."""
+    function = ir.Function(module, GROUP, "group")
+    lanes = _Lanes(function, program)
+    b, accepted = lanes.builder, lanes.run()
+    b.ret(b.zext(b.bitcast(accepted, I16), I64))
+    return function
+
+
+class _Lanes:
+    """Emits the program for one group of packets; ``run`` returns the mask of those that match."""
+
+    def __init__(self, function: ir.Function, program: Program) -> None:
+        self.builder = b = ir.IRBuilder(function.append_basic_block("entry"))
+        self.program = program
+        self.arena, self.address, captured, original = function.args
+        self.captured, self.original = (b.load(row, typ=LANE32, align=4) for row in (captured, original))
+        self.near_function, self.far_function = (
+            ir.Function(function.module, kind, name) for kind, name in ((NEAR, "near"), (FAR, "far"))
+        )
+        self.blocks = dominators(program)
+        self.splats: dict[int, Any] = {}
+        self.windows: dict[tuple[int, int], list[Any]] = {}
+        self.arriving: dict[int, list[_State]] = {at: [] for at in self.blocks}
+        self.accepted: Any = constant(MASK, 0)
+        rows = program.rows
+        self.near = _cover([(k, _size(code)) for code, _, _, k in rows if _is_fixed(code) and k + 4 <= FIXED])
+        self.far = _cover([(k, _size(code)) for code, _, _, k in rows if _is_packet(code) and not (
+            _is_fixed(code) and k + 4 <= FIXED)])  # fmt: skip
+
+    def run(self) -> Any:
+        zero = self.splat(0)
+        self.arriving[0].append(_State(constant(MASK, 1), zero, zero, (zero,) * op.MEMORY_WORDS))
+        self._block(0)
+        return self.accepted
+
+    def splat(self, value: int) -> Any:
+        """One constant object for each value, so that equal values are seen to be equal."""
+        return self.splats.setdefault(value, constant(LANE32, value))
+
+    def _block(self, first: int) -> None:
+        states = self.arriving.pop(first)
+        if not states:
+            return
+        state = self._merge(states)
+        block = self.blocks[first]
+        if first and any(self._is_costly(at, state) for at in range(block.first, block.last + 1)):
+            with _Skip(self, state.mask):
+                self._body(block, state)
+        else:
+            self._body(block, state)
+
+    def _body(self, block: Block, state: _State) -> None:
+        b, program = self.builder, self.program
+        for at in range(block.first, block.last + 1):
+            code, _, _, k = program.rows[at]
+            if code & 7 == op.RET:
+                mask = state.mask
+                if code & 0x18 == op.A:
+                    mask = b.and_(mask, b.icmp_unsigned("!=", state.a, self.splat(0)))
+                if code & 0x18 == op.A or k:
+                    self.accepted = b.or_(self.accepted, mask)
+            elif code & 7 != op.JMP:
+                state = self._step(state, code, k)
+            elif len(set(program.targets(at))) == 2:
+                test = condition(b, code & 0xF0, state.a, state.x if code & op.X else self.splat(k))
+                where_true, where_false = program.targets(at)
+                self._go(where_true, state, b.and_(state.mask, test))
+                self._go(where_false, state, b.and_(state.mask, b.not_(test)))
+            else:
+                self._go(program.targets(at)[0], state, state.mask)
+        if program.rows[block.last][0] & 7 not in (op.RET, op.JMP):
+            self._go(block.last + 1, state, state.mask)
+        for child in block.children:
+            self._block(child)
+
+    def _go(self, target: int, state: _State, mask: Any) -> None:
+        self.arriving[target].append(replace(state, mask=mask))
+
+    def _merge(self, states: list[_State]) -> _State:
+        b, merged = self.builder, states[0]
+        for state in states[1:]:
+            chosen = [
+                old if old is new else b.select(state.mask, new, old)
+                for old, new in zip(merged.values()[1:], state.values()[1:], strict=True)
+            ]
+            merged = _State(b.or_(merged.mask, state.mask), chosen[0], chosen[1], tuple(chosen[2:]))
+        return merged
+
+    def _step(self, state: _State, code: int, k: int) -> _State:
+        b, kind = self.builder, code & 7
+        if kind in (op.LD, op.LDX):
+            value, mask = self._loaded(state, code, k)
+            state = replace(state, mask=mask)
+            return replace(state, a=value) if kind == op.LD else replace(state, x=value)
+        if kind in (op.ST, op.STX):
+            memory = list(state.memory)
+            memory[k] = state.a if kind == op.ST else state.x
+            return replace(state, memory=tuple(memory))
+        if kind == op.MISC:
+            return replace(state, x=state.a) if code & 0xF8 == op.TAX else replace(state, a=state.x)
+        if code == op.ALU | op.NEG:
+            return replace(state, a=b.sub(self.splat(0), state.a))
+        operand = state.x if code & op.X else self.splat(k)
+        if code & op.X and code & 0xF0 in (op.DIV, op.MOD):
+            state = replace(state, mask=b.and_(state.mask, b.icmp_unsigned("!=", operand, self.splat(0))))
+        return replace(state, a=alu(b, code & 0xF0, state.a, operand))
+
+    def _loaded(self, state: _State, code: int, k: int) -> tuple[Any, Any]:
+        """What a load gives, and the lanes that have the bytes."""
+        b, mode = self.builder, code & 0xE0
+        if mode == op.IMM:
+            return self.splat(k), state.mask
+        if mode == op.MEM:
+            return state.memory[k], state.mask
+        if mode == op.LEN:
+            return self.original, state.mask
+        size = _size(code)
+        if k + size > 0xFFFFFFFF:
+            return self.splat(0), constant(MASK, 0)
+        has = b.icmp_unsigned(">=", self.captured, self.splat(k + size))
+        if mode == op.IND:
+            room = b.sub(self.captured, self.splat(k + size))
+            has = b.and_(has, b.icmp_unsigned("<=", state.x, room))
+        key = self._key(code, k, state)
+        value = self._cut(self._window(key, state.x), k - key[1], size)
+        if mode == op.MSH:
+            value = b.shl(b.and_(value, self.splat(0x0F)), self.splat(2))
+        return value, b.and_(state.mask, has)
+
+    def _is_costly(self, at: int, state: _State) -> bool:
+        """Whether an instruction fetches packet bytes, or divides (which no vector unit does)."""
+        code, _, _, k = self.program.rows[at]
+        if code & 7 == op.ALU:
+            return code & 0xF0 in (op.DIV, op.MOD)
+        return _is_packet(code) and self._key(code, k, state) not in self.windows
+
+    def _key(self, code: int, k: int, state: _State) -> tuple[int, int]:
+        """Which window holds the bytes: (what is added to its start, its start)."""
+        if code & 0xE0 == op.IND:
+            return id(state.x), self.far[k]
+        return (0, self.near[k]) if k in self.near else (id(self.splat(0)), self.far[k])
+
+    def _window(self, key: tuple[int, int], x: Any) -> list[Any]:
+        """The four vectors of a window, byte 0 of each 4 bytes highest."""
+        if key not in self.windows:
+            b, (added, start) = self.builder, key
+            if not added:
+                columns = b.call(
+                    self.near_function, [b.gep(self.arena, [ir.Constant(I64, start)], source_etype=I8), self.address]
+                )
+            else:
+                # A lane whose window starts behind its captured bytes reads its first bytes instead.
+                shift = x if added == id(x) else self.splat(0)
+                has = b.icmp_unsigned(">=", self.captured, self.splat(start))
+                has = b.and_(has, b.icmp_unsigned("<=", shift, b.sub(self.captured, self.splat(start))))
+                offsets = b.select(has, b.add(shift, self.splat(start)), self.splat(0))
+                columns = b.call(self.far_function, [self.arena, self.address, offsets])
+            self.windows[key] = [b.extract_value(columns, at) for at in range(4)]
+        return self.windows[key]
+
+    def _cut(self, window: list[Any], at: int, size: int) -> Any:
+        """``size`` bytes at byte ``at`` of a window, as a number in each lane."""
+        b, (column, rest) = self.builder, divmod(at, 4)
+        value = window[column]
+        if rest + size > 4:
+            left = b.shl(value, self.splat(8 * rest))
+            value = b.or_(left, b.lshr(window[column + 1], self.splat(32 - 8 * rest)))
+            rest = 0
+        if size == 4:
+            return value
+        value = b.lshr(value, self.splat(32 - 8 * (rest + size)))
+        return b.and_(value, self.splat((1 << 8 * size) - 1))
+
+
+class _Skip:
+    """Runs what is emitted inside only where some lane is in ``mask``; joins what leaves it."""
+
+    def __init__(self, lanes: _Lanes, mask: Any) -> None:
+        self.lanes = lanes
+        self.mask = mask
+
+    def __enter__(self) -> None:
+        lanes, b = self.lanes, self.lanes.builder
+        bits = b.bitcast(self.mask, I16)
+        self.body, self.join = b.append_basic_block("body"), b.append_basic_block("join")
+        b.cbranch(b.icmp_unsigned("!=", bits, ir.Constant(I16, 0)), self.body, self.join)
+        self.before = b.block
+        self.accepted, self.windows = lanes.accepted, dict(lanes.windows)
+        self.inside = len(b.function.blocks)
+        b.position_at_end(self.body)
+
+    def __exit__(self, *error: object) -> None:
+        lanes, b = self.lanes, self.lanes.builder
+        after = b.block
+        b.branch(self.join)
+        new = {id(block) for block in (self.body, *b.function.blocks[self.inside :])}
+        b.position_at_end(self.join)
+        joined: dict[int, Any] = {}
+
+        def leave(value: Any, otherwise: Any = None) -> Any:
+            if id(getattr(value, "parent", None)) not in new:
+                return value
+            if id(value) not in joined:
+                phi = b.phi(value.type)
+                phi.add_incoming(value, after)
+                phi.add_incoming(otherwise if otherwise is not None else constant(value.type, 0), self.before)
+                joined[id(value)] = phi
+            return joined[id(value)]
+
+        for at, states in lanes.arriving.items():
+            lanes.arriving[at] = [
+                _State(leave(s.mask), leave(s.a), leave(s.x), tuple(leave(value) for value in s.memory)) for s in states
+            ]
+        if lanes.accepted is not self.accepted:
+            lanes.accepted = leave(lanes.accepted, self.accepted)
+        lanes.windows = self.windows
+
+
+def _size(code: int) -> int:
+    return op.SIZE_BYTES[code & 0x18]
+
+
+def _is_fixed(code: int) -> bool:
+    return code == op.LDX | op.B | op.MSH or code & 0xE7 == op.LD | op.ABS
+
+
+def _is_packet(code: int) -> bool:
+    return _is_fixed(code) or code & 0xE7 == op.LD | op.IND
+
+
+def _cover(loads: list[tuple[int, int]]) -> dict[int, int]:
+    """For each offset that is loaded from, the start of the window that holds it; few windows."""
+    starts: dict[int, int] = {}
+    start = -WINDOW
+    for offset in sorted({offset for offset, _ in loads}):
+        end = max(offset + size for at, size in loads if at == offset)
+        if end > start + WINDOW:
+            start = offset
+        starts[offset] = start
+    return starts

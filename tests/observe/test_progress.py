@@ -21,18 +21,24 @@ def test_line_has_rates_since_the_line_before():
         "2 Mp/s",
         "960 Mbit/s",
         "2,000,000 received",
-        "1,900,000 captured",
-        "1,800,000 written",
         "queue 40%",
         "dropped: ring full 7",
+        "1,900,000 captured",
+        "1,800,000 written",
     ]
 
 
 def test_first_line_needs_no_interval():
     """The first snapshot, even at time 0, makes a line."""
     assert render(Snapshot(0.0, 0, 0, 0), None).split("  ") == [
-        "0:00", "0 p/s", "0 bit/s", "0 received", "0 captured", "none dropped",
+        "0:00", "0 p/s", "0 bit/s", "0 received", "none dropped", "0 captured",
     ]  # fmt: skip
+
+
+def test_drops_fit_a_narrow_terminal():
+    """At a line's full numbers, 80 columns still show rate, received, queue and whether something is lost."""
+    busy = Snapshot(3599.0, 99_999_999_999, 99_999_999_999, 10**13, 1, [99], 100)
+    assert "none dropped" in render(busy, None)[:80]
 
 
 def test_live_line_is_rewritten_and_cut_to_the_terminal():

@@ -102,14 +102,15 @@ def render(now: Snapshot, before: Snapshot | None) -> str:
         format_packet_rate(packets * per_second),
         format_bit_rate(8 * octets * per_second),
         f"{format_count(now.received)} received",
-        f"{format_count(now.delivered)} captured",
     ]
-    if now.written:
-        parts.append(f"{format_count(now.written)} written")
     if now.depths and now.R:
         parts.append(f"queue {100 * max(now.depths) // now.R}%")
     drops = [f"{name.replace('_', ' ')} {format_count(number)}" for name, number in now.drops.items() if number]
     parts.append("dropped: " + ", ".join(drops) if drops else "none dropped")
+    # What a narrow terminal cuts off: in a capture that keeps up these follow the first number.
+    parts.append(f"{format_count(now.delivered)} captured")
+    if now.written:
+        parts.append(f"{format_count(now.written)} written")
     return "  ".join(parts)
 
 
@@ -119,6 +120,6 @@ def _clock(elapsed_s: float) -> str:
 
 def _width(stream: TextIO) -> int:
     try:
-        return max(20, os.get_terminal_size(stream.fileno()).columns)
+        return os.get_terminal_size(stream.fileno()).columns or 80  # 0: a terminal that does not know its size
     except (OSError, ValueError, AttributeError):
         return 80

@@ -261,3 +261,17 @@ def test_rows_tell_their_interface(tmp_path: Path) -> None:
         while (filled := rows.fill(file))[0]:
             got.append((filled[0], int(file.state[at.INTERFACE])))
     assert got == [(2, 0), (3, 1), (1, 0)]
+
+
+def test_rows_mix_interfaces_where_the_caller_allows_it(tmp_path: Path) -> None:
+    """With MIXED a row goes on over interfaces of one link type, and ends before another link type."""
+    links = cb.interface(linktype=1) * 2 + cb.interface(linktype=101)
+    blocks = [cb.enhanced("<", k, k, b"p", 1) for k in (0, 1, 0, 2, 2, 1)]
+    (tmp_path / "a").write_bytes(cb.section() + links + b"".join(blocks))
+    rows = cb.Rows(10)
+    with open_capture(str(tmp_path / "a")) as file:
+        file.state[at.MIXED] = 1
+        got = []
+        while (filled := rows.fill(file))[0]:
+            got.append((filled[0], int(file.state[at.INTERFACE])))
+    assert got == [(3, 0), (2, 2), (1, 1)]

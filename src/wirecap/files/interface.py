@@ -52,6 +52,6 @@ class Interface:
         out[at.LARGEST] = max(at.MAX_CAPTURED, self.snaplen)
         out[at.SNAPLEN] = self.snaplen
         out[at.MULTIPLIER], out[at.DIVISOR], out[at.SHIFT] = multiplier, divisor, shift
-        out[at.OFFSET_NS] = offset_ns
+        out[at.OFFSET_NS], out[at.LINKTYPE] = offset_ns, self.linktype
         out[at.LOWEST], out[at.HIGHEST] = max(lowest, -_INT64), min(highest, _INT64)
         return out

@@ -84,6 +84,13 @@ def block_is_whole(arena, state, kind, position, total):
 
 
 @inline
+def mixes(state, interfaces, interface):
+    """Whether the interface's packets may follow in the row: the caller allows it and the link type is the same."""
+    there = state[at.INTERFACE] * at.INTERFACE_WORDS + at.LINKTYPE
+    return state[at.MIXED] and interfaces[there] == interfaces[interface * at.INTERFACE_WORDS + at.LINKTYPE]
+
+
+@inline
 def scan_pcapng(arena, state, interfaces, address, captured, original, stamp, limit):
     position, swapped = state[at.POSITION], state[at.SWAPPED]
     state[at.STOP] = at.FULL
@@ -115,7 +122,7 @@ def scan_pcapng(arena, state, interfaces, address, captured, original, stamp, li
             if header + length + 4 > total:
                 at.fail(state, at.PACKET_IN_BLOCK, position, length, total)
                 break
-            if n and interface != state[at.INTERFACE]:
+            if n and interface != state[at.INTERFACE] and not mixes(state, interfaces, interface):
                 state[at.STOP] = at.OTHER_INTERFACE
                 break
             state[at.INTERFACE] = interface

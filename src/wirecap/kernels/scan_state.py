@@ -24,7 +24,8 @@ WANTED = 12  # bytes, or the id, that the error is about
 GOT = 13
 BLOCK_BYTES = 14  # a packet at address a lies in block (a - 1) // BLOCK_BYTES of the arena
 ORIGIN = 15
-STATE_WORDS = 16
+MIXED = 16  # 1, set by the caller: a row may hold packets of all interfaces of one link type; INTERFACE is the last
+STATE_WORDS = 17
 
 PCAP, PCAPNG = 0, 1
 
@@ -42,7 +43,8 @@ DIVISOR = 3
 SHIFT = 4  # ticks of 2**-SHIFT seconds, 1 to 62
 OFFSET_NS = 5
 LOWEST, HIGHEST = 6, 7  # ticks beyond these do not fit int64 ns and are moved to them
-INTERFACE_WORDS = 8
+LINKTYPE = 8
+INTERFACE_WORDS = 9
 
 MAX_CAPTURED = 262144  # libpcap's MAXIMUM_SNAPLEN: no capture that it made has longer packets
 MAX_BLOCK = 16 << 20  # libpcap's bound for a pcapng block

@@ -26,7 +26,7 @@ def test_all_that_happened():
     summary = packets(
         received=100, delivered=60, filtered_out=30, written=50, forwarded=5, offloaded=7, drops={"x_y": 10}
     )
-    assert counters(summary) == [
+    assert counters(summary, writing=True) == [
         "60 packets captured",
         "70 packets received by filter",
         "30 packets not wanted by filter",
@@ -35,6 +35,12 @@ def test_all_that_happened():
         "50 packets written",
         "10 packets dropped: x y",
     ]
+
+
+def test_a_file_that_got_nothing_is_told():
+    """A capture whose file holds less than was captured says how much, also when that is nothing."""
+    assert "0 packets written" in counters(packets(received=3, delivered=3), writing=True)
+    assert not [line for line in counters(packets(received=3, delivered=3)) if "written" in line]
 
 
 @given(st.dictionaries(st.sampled_from(["a", "b_c", "d"]), st.integers(0, 5)))

@@ -162,7 +162,8 @@ def _close(display: progress.Progress, summary: dict[str, Any] | None, given: di
     display.close()
     if summary is None:
         return
-    for line in closing.counters(summary) + (closing.per_queue(summary) if given["verbose"] else []):
+    lines = closing.counters(summary, writing=given["write_path"] is not None)
+    for line in lines + (closing.per_queue(summary) if given["verbose"] else []):
         click.echo(line, err=True)
     if given["summary_json"]:
         closing.write_json(summary, given["summary_json"])

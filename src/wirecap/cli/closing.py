@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 
-def counters(summary: Mapping[str, Any]) -> list[str]:
-    """The closing lines for a summary object, in tcpdump's words; a drop that is zero is not shown."""
+def counters(summary: Mapping[str, Any], writing: bool = False) -> list[str]:
+    """The closing lines for a summary object, in tcpdump's words; a drop that is zero is not shown.
+
+    writing: the packets went to a file; how many is said where it is not all of them.
+    """
     packets = summary["packets"]
     lines = [
         _line(packets["delivered"], "captured"),
@@ -22,7 +25,7 @@ def counters(summary: Mapping[str, Any]) -> list[str]:
         lines.append(_line(packets["offloaded"], "handed to a buddy"))
     if packets["forwarded"]:
         lines.append(_line(packets["forwarded"], "forwarded"))
-    if packets["written"] not in (0, packets["delivered"]):
+    if writing and packets["written"] != packets["delivered"]:
         lines.append(_line(packets["written"], "written"))
     drops = [_line(number, f"dropped: {name.replace('_', ' ')}") for name, number in packets["drops"].items() if number]
     return lines + (drops or [_line(0, "dropped")])

@@ -85,7 +85,10 @@ def _queue(engine: Engine, number: int, hook: HookCounts) -> QueueCounts:
     left = counts.received - counts.delivered - counts.filtered_out - counts.dropped
     if engine.stopped:
         waiting = hook.in_ring + _in_slots(engine.pool, number)
-        drops["unread_at_stop"] += waiting
+        if engine.source.keeps_unread:
+            counts.received -= waiting + drops.pop("unread_at_stop")
+        else:
+            drops["unread_at_stop"] += waiting
         if left != waiting:
             drops["unaccounted"] = left - waiting
     else:
@@ -105,7 +108,7 @@ def _in_slots(pool: k.Pool, queue: int) -> int:
     return waiting
 
 
-def as_dict(engine: Engine, written: int = 0, forwarded: int = 0) -> dict[str, Any]:
+def as_dict(engine: Engine, written: int = 0, written_octets: int = 0) -> dict[str, Any]:
     """The summary object (README, "Summary")."""
     summary = engine.summary()
     source = engine.source
@@ -127,12 +130,12 @@ def as_dict(engine: Engine, written: int = 0, forwarded: int = 0) -> dict[str, A
             "delivered": summary.total("delivered"),
             "filtered_out": summary.total("filtered_out"),
             "written": written,
-            "forwarded": forwarded,
+            "forwarded": 0,
             "offloaded": summary.total("offloaded"),
             "dropped": summary.total("dropped"),
             "drops": drops,
         },
-        "bytes": {"received": summary.total("received_octets"), "written": 0},
+        "bytes": {"received": summary.total("received_octets"), "written": written_octets},
         "per_queue": [
             {
                 "interface": q.interface, "queue": q.queue, "received": q.received, "delivered": q.delivered,

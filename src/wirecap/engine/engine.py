@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from wirecap.engine import accounting
 from wirecap.engine.pool import build
-from wirecap.engine.threads import Worker, pin
+from wirecap.engine.threads import Worker, pin, prefer
 from wirecap.handlers.base import Application
 from wirecap.kernels import lanes
 from wirecap.kernels import pool as k
@@ -32,17 +32,19 @@ class Engine:
     ) -> None:  # fmt: skip
         self.source, self.application = source, application
         self.M, self.R, self.T, self.advanced = M, R, T, advanced
-        consumer_of = application.consumers(len(source.queues))
-        self.consumers = max(consumer_of) + 1
-        self.pool = build(source, M, R, consumer_of, groups or [list(range(self.consumers))])
+        self.layout = application.layout(len(source.queues))
+        self.consumers = self.layout.handlers + self.layout.writers
+        together = [list(range(self.layout.handlers))]
+        self.pool = build(source, M, R, self.layout.consumer_of, groups or together, self.consumers)
         self.pool.control[k.LIMIT] = limit
         self.pool.control[k.THRESHOLD] = T
-        self.pool.control[k.ADVANCED] = advanced and self.consumers > 1
+        self.pool.control[k.ADVANCED] = advanced and self.layout.sharing
         self._settings = settings or CaptureSettings()
         self._threads = min(capture_threads or len(source.queues), len(source.queues))
         self._cpus = cpus
         self._capture: list[Worker] = []
         self._handlers: list[Worker] = []
+        self._writers: list[Worker] = []
         self.started = self.ended = 0.0
         self.stopped = False
         self.changed = threading.Event()
@@ -52,13 +54,16 @@ class Engine:
         """Threads first, then packets: nothing arrives before it can be taken."""
         self.application.open(self)
         for consumer in range(self.consumers):
-            self._handlers.append(self._worker(f"handler {consumer}", self.application.run, self, consumer))
+            kind, workers = ("handler", self._handlers) if consumer < self.layout.handlers else ("writer", self._writers)
+            workers.append(self._worker(f"{kind} {consumer}", self.application.run, self, consumer))
         shares = [list(range(i, len(self.source.queues), self._threads)) for i in range(self._threads)]
         for number, mine in enumerate(shares):
             self._capture.append(self._worker(f"capture {number}", self.source.run, self.pool, mine, self._settings))
-        for number, worker in enumerate(self._capture + self._handlers):
+        for number, worker in enumerate(self._workers):
             worker.start()
             pin(worker, self._cpus, number)
+        for worker in self._capture:
+            prefer(worker)
         self.started = time.monotonic()
         try:
             self.source.start()
@@ -71,9 +76,9 @@ class Engine:
 
     def running(self) -> bool:
         """False once a thread failed, the packet limit is reached or a source that ends by itself has ended."""
-        if any(worker.failure for worker in self._capture + self._handlers):
+        if not all(worker.is_alive() for worker in self._handlers + self._writers):
             return False
-        if not all(worker.is_alive() for worker in self._handlers):
+        if any(worker.failure for worker in self._capture):
             return False
         limit = int(self.pool.control[k.LIMIT])
         if limit and int(self.pool.control[k.BUDGET]) >= limit:
@@ -101,9 +106,10 @@ class Engine:
         give_up = give_up or threading.Event()
         self._set_phase(phase)
         self._join(self._capture, give_up)
-        if phase != k.ABORT:
-            self._set_phase(k.CLOSE)
+        self._set_phase(k.CLOSE)
         self._join(self._handlers, give_up)
+        self._set_phase(k.FINISH)
+        self._join(self._writers, give_up)
 
     def _set_phase(self, phase: int) -> None:
         if self.pool.control[k.PHASE] != k.ABORT:
@@ -117,14 +123,27 @@ class Engine:
         for worker in workers:
             while worker.is_alive():
                 worker.join(0.02)
-                broken = any(w.failure for w in self._capture + self._handlers)
-                dead = not any(w.is_alive() for w in self._handlers)
-                if (give_up.is_set() or broken or dead) and self.pool.control[k.PHASE] != k.ABORT:
+                if (give_up.is_set() or self._broken()) and self.pool.control[k.PHASE] != k.ABORT:
                     self._set_phase(k.ABORT)
+
+    @property
+    def _workers(self) -> list[Worker]:
+        return self._capture + self._handlers + self._writers
+
+    def _broken(self) -> bool:
+        """True when a handler or writer failed, or ended before those that feed it: nobody takes what is left."""
+        if any(worker.failure for worker in self._handlers + self._writers):
+            return True
+        feeding = list(self._capture)
+        for stage in (self._handlers, self._writers):
+            if stage and any(w.is_alive() for w in feeding) and not all(w.is_alive() for w in stage):
+                return True
+            feeding = feeding + stage
+        return False
 
     def failure(self) -> BaseException | None:
         """What ended a thread before its time, if anything did."""
-        for worker in self._handlers + self._capture:
+        for worker in self._handlers + self._writers + self._capture:
             if worker.failure:
                 return worker.failure
         return None

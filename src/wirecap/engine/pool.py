@@ -10,13 +10,13 @@ from wirecap.kernels.handle import TALLY_WORDS
 from wirecap.source.base import Source
 
 
-def build(source: Source, M: int, R: int, consumer_of: list[int], groups: list[list[int]]) -> k.Pool:
+def build(source: Source, M: int, R: int, consumer_of: list[int], groups: list[list[int]], consumers: int) -> k.Pool:
     """The pool of every home queue of ``source``.
 
-    consumer_of: the home consumer of each home queue.  groups: buddy groups, lists of consumers; every
-    consumer is in exactly one.
+    consumer_of: the home consumer of each home queue.  groups: buddy groups, lists of consumers; every home
+    consumer is in exactly one.  consumers: how many there are, writers behind handlers included.
     """
-    queues, consumers = len(source.queues), max(consumer_of) + 1
+    queues = len(source.queues)
     slots = 2 * R
     total = queues * slots
     lane_words, _, mask = lanes.allocate(consumers + queues, total)

@@ -37,3 +37,17 @@ def pin(worker: Worker, cpus: tuple[int, ...], number: int) -> None:
     except OSError:
         allowed = ",".join(map(str, sorted(os.sched_getaffinity(0))))
         raise UsageError(f"CPU {cpus[number % len(cpus)]} is not there", f"this process may use {allowed}") from None
+
+
+def prefer(worker: Worker) -> bool:
+    """Let a capture thread run as soon as it wakes (SCHED_FIFO): it is brief, and what it misses is lost.
+
+    False where the system does not allow it (no CAP_SYS_NICE); the thread then waits its turn.
+    """
+    if worker.native_id is None:
+        return False
+    try:
+        os.sched_setscheduler(worker.native_id, os.SCHED_FIFO, os.sched_param(1))
+    except OSError:
+        return False
+    return True

@@ -28,12 +28,12 @@ from wirecap.kernels.pool import (
     spare_slots,
 )
 from wirecap.kernels.rings import (
-    LEAST_LEFT,
     RINGS,
     RX_DESCRIPTORS,
     RX_MASK,
     SHORT,
     SUBMITTED,
+    adapt,
     count_lost,
     peek,
     release,
@@ -103,12 +103,11 @@ def turn(pool, rings, queue, now, timeout_ns, depths, scratch):
     returned = reclaim(pool, queue, True)
     available = peek(pool, rings, q)
     left = queues[q + SUBMITTED] - queues[q + TAKEN] - available
-    if left < queues[q + LEAST_LEFT]:
-        queues[q + LEAST_LEFT] = left
     if left == 0:
         count_lost(pool, rings, q, scratch)
     taken = 0
     if available:
+        adapt(pool, q, left, now)
         if queues[q + FILL_COUNT] == 0:
             queues[q + FILL_SINCE] = now
         first = queues[q + TAKEN]

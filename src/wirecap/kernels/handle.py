@@ -12,13 +12,14 @@ from numba import types
 
 from wirecap.kernels.atomics import fetch_add, load
 from wirecap.kernels.jit import i64, inline, kernel, lengths, octets, table, words
-from wirecap.kernels.lanes import EMPTY, pop, wait
+from wirecap.kernels.lanes import EMPTY, pop, push, wait
 from wirecap.kernels.pool import (
     ABORT,
     BUDGET,
     CLOSE,
     COUNT,
     HOME,
+    KEPT,
     LANE_MASK,
     LIMIT,
     OFFLOADED,
@@ -39,6 +40,9 @@ CHAIN = types.UniTuple(PROCESS, STAGES)
 # words of Pool.tallies, per consumer and home queue
 DELIVERED, DELIVERED_OCTETS, FILTERED, UNREAD, DELIVERED_OFFLOADED = range(5)
 TALLY_WORDS = 8
+
+# words of a handler thread's settings
+KEEP_GOING, ONWARD, BY_QUEUE = range(3)
 
 CLOSED, TIMED_OUT = -2, -1
 WAIT_NS = 100_000_000
@@ -65,7 +69,7 @@ def next_slot(pool, consumer, scratch):
         return CLOSED
     slot = pop(pool.lanes, base, pool.control[LANE_MASK])
     if slot == EMPTY:
-        if phase == CLOSE:
+        if phase >= CLOSE:
             return CLOSED
         wait(pool.lanes, base, WAIT_NS, scratch)
         return TIMED_OUT
@@ -94,6 +98,7 @@ def admit(pool, consumer, slot, select, select_state):
     tally[DELIVERED_OCTETS] += octet_count
     if pool.meta[m + OFFLOADED]:
         tally[DELIVERED_OFFLOADED] += kept
+    pool.meta[m + KEPT] = kept
     return kept
 
 
@@ -106,12 +111,30 @@ def next_chunk(pool, consumer, select, select_state, scratch):
     return slot << 32 | admit(pool, consumer, slot, select, select_state)
 
 
-@kernel(i64(POOL, i64, PROCESS, words, CHAIN, table, i64, words, words))
-def handler_loop(pool, consumer, select, select_state, chain, states, keep_going, failure, scratch):
-    """Take chunks, run the chain of handlers over each, recycle; 0 when the engine closed, 1 on a failure.
+@inline
+def pass_on(pool, slot, settings):
+    """A handled chunk goes to the writer, or home."""
+    if settings[ONWARD] == EMPTY:
+        recycle(pool, slot, load(pool.meta, slot * SLOT_WORDS + STATE) >> 2)
+    else:
+        writer = settings[ONWARD] + (pool.meta[slot * SLOT_WORDS + HOME] if settings[BY_QUEUE] else 0)
+        push(pool.lanes, lane(pool, writer), pool.control[LANE_MASK], slot)
 
-    states: int64 (STAGES, words), a row per handler.  failure: int64 (4,): stage, packet in the chunk, slot,
-    failures so far; with keep_going a failure is counted and the rest of that chunk skipped for that handler.
+
+@kernel(types.void(POOL, i64, words))
+def hand_on(pool, slot, settings):
+    """``pass_on`` for handlers in Python."""
+    pass_on(pool, slot, settings)
+
+
+@kernel(i64(POOL, i64, PROCESS, words, CHAIN, table, words, words, words))
+def handler_loop(pool, consumer, select, select_state, chain, states, settings, failure, scratch):
+    """Take chunks, run the chain of handlers over each, pass them on; 0 when the engine closed, 1 on a failure.
+
+    states: int64 (STAGES, words), a row per handler.  settings: KEEP_GOING (1: a failure is counted, and the
+    rest of that chunk skipped for that handler), ONWARD (EMPTY: chunks are recycled; else the writer that gets
+    them) and BY_QUEUE (1: the writer ONWARD + home queue).  failure: int64 (4,): stage, packet in the chunk,
+    slot, failures so far.
     """
     while True:
         slot = next_slot(pool, consumer, scratch)
@@ -129,6 +152,6 @@ def handler_loop(pool, consumer, select, select_state, chain, states, keep_going
                 if failed:
                     failure[0], failure[1], failure[2] = stage, failed - 1, slot
                     failure[3] += 1
-                    if not keep_going:
+                    if not settings[KEEP_GOING]:
                         return 1
-        recycle(pool, slot, load(pool.meta, slot * SLOT_WORDS + STATE) >> 2)
+        pass_on(pool, slot, settings)

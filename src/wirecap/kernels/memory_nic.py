@@ -13,6 +13,7 @@ from wirecap.kernels.rings import (
     FILL_MASK,
     FILL_PRODUCER,
     FILL_RING_EMPTY,
+    HEADROOM_BYTES,
     MEMORY_STATISTICS,
     RINGS,
     RX_CONSUMER,
@@ -24,7 +25,6 @@ from wirecap.kernels.rings import (
 
 RX_DROPPED, RX_RING_FULL = 0, 3  # as in struct xdp_statistics
 HOOK_PACKETS, HOOK_OCTETS = 6, 7
-HEADROOM = 256
 
 
 @kernel(types.void(RINGS, octets, words, i64, i64, octets, words, words, words, i64))
@@ -40,7 +40,7 @@ def inject(rings, arena, queues, queue, cell_size, source, starts, sizes, stamps
         size = sizes[i]
         rings.words[statistics + HOOK_PACKETS] += 1
         rings.words[statistics + HOOK_OCTETS] += size
-        if size > cell_size - HEADROOM:
+        if size > cell_size - HEADROOM_BYTES:
             rings.words[statistics + RX_DROPPED] += 1
             continue
         consumer = rings.halves[queues[q + FILL_CONSUMER]]
@@ -54,7 +54,7 @@ def inject(rings, arena, queues, queue, cell_size, source, starts, sizes, stamps
             continue
         cell = rings.words[queues[q + FILL_DESCRIPTORS] + (consumer & queues[q + FILL_MASK])] & -cell_size
         store(rings.halves, queues[q + FILL_CONSUMER], wrap(i64(consumer) + 1))
-        address = cell + HEADROOM
+        address = cell + HEADROOM_BYTES
         for j in range(size):
             arena[address + j] = source[starts[i] + j]
         rings.cells[(address >> 3) - 1] = stamps[i]

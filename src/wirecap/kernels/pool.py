@@ -25,24 +25,24 @@ from wirecap.kernels.policy import choose
 FREE, FILLING, CAPTURED, RECYCLED = 0, 1, 2, 3
 
 # words of a slot in Pool.meta
-STATE, COUNT, HOME, INTERFACE, BLOCK, OFFLOADED = range(6)
+STATE, COUNT, KEPT, HOME, INTERFACE, BLOCK, OFFLOADED = range(7)
 SLOT_WORDS = 8
 
 # words of a home queue in Pool.queues
 FREE_SLOTS, FREE_CELLS, FILL_SLOT, FILL_COUNT, FILL_SINCE, SEQUENCE = range(6)  # the pool's own state
 CONSUMER, GROUP, CAPTURE_INTERFACE = range(6, 9)  # where its chunks go
-TAKEN, CHUNKS, PARTIAL_CHUNKS, OFFLOADED_CHUNKS = range(9, 13)  # counters
+TAKEN, TAKEN_OCTETS, CHUNKS, PARTIAL_CHUNKS, OFFLOADED_CHUNKS = range(9, 14)  # counters
 QUEUE_WORDS = 64  # the rest, from RING_WORDS on, belongs to the source
 RING_WORDS = 16
 
 # words of Pool.control, shared by all threads of an engine
 PHASE, CLOCK_OFFSET, LIMIT, BUDGET, THRESHOLD, CAPACITY, ADVANCED, REFUSED, LANE_MASK = range(9)
 CONTROL_WORDS = 16
-RUN, DRAIN, CLOSE, ABORT = range(4)
+RUN, DRAIN, CLOSE, FINISH, ABORT = range(5)  # CLOSE: no more chunks for handlers; FINISH: nor for writers
 
 
 class Pool(NamedTuple):
-    """All the arrays of an engine; T slots in all, Q home queues, C consumers (handler threads)."""
+    """All the arrays of an engine; T slots in all, Q home queues, C consumers (handler threads, then writers)."""
 
     arena: Any  # uint8 (bytes,): the packet bytes
     address: Any  # int64 (T, M): where a packet starts in the arena
@@ -54,7 +54,7 @@ class Pool(NamedTuple):
     free_slots: Any  # int64 (Q, T / Q): a stack per queue
     free_cells: Any  # int64 (Q, R * M): a stack per queue
     lanes: Any  # int64: capture queues, then recycle queues (kernels/lanes.py)
-    members: Any  # int64 (C, 1 + C): row g = how many, then the consumers of buddy group g
+    members: Any  # int64 (C, 1 + C); row g = how many, then the consumers of buddy group g
     control: Any  # int64 (CONTROL_WORDS,)
     tallies: Any  # int64 (C, Q, TALLY_WORDS): each consumer's counters, by home queue
 

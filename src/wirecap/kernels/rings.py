@@ -22,18 +22,20 @@ from wirecap.kernels.pool import FREE_CELLS, QUEUE_WORDS, RING_WORDS, TAKEN
     RX_PRODUCER, RX_CONSUMER, RX_DESCRIPTORS, RX_MASK,
     SOCKET,  # file descriptor, or -1 for the memory NIC
     SUBMITTED,  # cells ever put on the fill ring; SUBMITTED - TAKEN = attached
-    TARGET,  # how many to keep attached
+    TARGET, TARGET_MOST, TARGET_LEAST,  # how many to keep attached, and its bounds
+    LEAST_LEFT, WINDOW_END,  # the fewest unused attached cells seen in this window; when it ends, ns
     SHORT,  # 1 while the pool had fewer free cells than the target wanted
     LOST, LOST_EXHAUSTED, LOST_LATE,  # packets that found no attached cell: seen so far, and why
     MEMORY_STATISTICS,  # index of the memory NIC's counters among the int64 words
-    LEAST_LEFT,
-) = range(RING_WORDS, RING_WORDS + 18)  # fmt: skip
+) = range(RING_WORDS, RING_WORDS + 21)  # fmt: skip
 
 NEED_WAKEUP = 1  # XDP_RING_NEED_WAKEUP
 SOL_XDP, XDP_STATISTICS = 283, 7
 FILL_RING_EMPTY = 4  # index into struct xdp_statistics, in 64-bit words
 STATISTICS_WORDS = 6
 STAMP_BYTES = 8  # the XDP program's stamp lies right before the packet
+HEADROOM_BYTES = 256 + STAMP_BYTES  # XDP_PACKET_HEADROOM and ours: stamp and headers share a cache line
+WINDOW_NS, HOLD_NS = 50_000_000, 1_000_000_000
 
 
 class Rings(NamedTuple):
@@ -83,6 +85,28 @@ def submit(pool, rings, queue):
     if queues[q + SOCKET] >= 0 and load(rings.halves, queues[q + FILL_FLAGS]) & NEED_WAKEUP:
         kick(queues[q + SOCKET])
     return count
+
+
+@inline
+def adapt(pool, q, left, now):
+    """Keep as many cells attached as scheduling gaps need, and no more: few cells stay in cache and TLB.
+
+    The target doubles at once when a look finds under a quarter of it left, and shrinks by an eighth in
+    every window that never saw less than three quarters left.
+    """
+    queues = pool.queues
+    target = queues[q + TARGET]
+    if left < queues[q + LEAST_LEFT]:
+        queues[q + LEAST_LEFT] = left
+        if left * 4 < target and target < queues[q + TARGET_MOST]:
+            queues[q + TARGET] = min(2 * target, queues[q + TARGET_MOST])
+            queues[q + LEAST_LEFT] = target
+            queues[q + WINDOW_END] = now + HOLD_NS
+    if now >= queues[q + WINDOW_END]:
+        if queues[q + LEAST_LEFT] * 4 > target * 3:
+            queues[q + TARGET] = max(target - target // 8, queues[q + TARGET_LEAST])
+        queues[q + LEAST_LEFT] = target
+        queues[q + WINDOW_END] = now + WINDOW_NS
 
 
 @inline

@@ -63,10 +63,13 @@ class Socket:
         self.fd = self._socket.fileno()
         self._region = region
 
-    def register(self, arena: NDArray[np.uint8], cell: int) -> None:
-        """Make ``arena`` the UMEM, in cells of ``cell`` bytes; its pages are pinned from now on."""
+    def register(self, arena: NDArray[np.uint8], cell: int, headroom: int) -> None:
+        """Make ``arena`` the UMEM, in cells of ``cell`` bytes; its pages are pinned from now on.
+
+        headroom: bytes to leave in a cell on top of the kernel's own XDP_PACKET_HEADROOM of 256.
+        """
         hint = ""
-        argument = struct.pack("<QQIIII", arena.ctypes.data, arena.size, cell, 0, 0, 0)
+        argument = struct.pack("<QQIIII", arena.ctypes.data, arena.size, cell, headroom, 0, 0)
         try:
             self._set(UMEM_REG, argument, f"registering {arena.size >> 20} MiB of packet memory")
         except SystemCallError as error:

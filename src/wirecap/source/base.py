@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wirecap.files.interface import Interface
 from wirecap.kernels.pool import Pool
-
-ETHERNET = 1  # LINKTYPE_ETHERNET, www.tcpdump.org/linktypes.html
-
-
-@dataclass(frozen=True)
-class SourceInterface:
-    """An interface that packets come from; its place in ``Source.interfaces`` is its id."""
-
-    name: str
-    link_type: int = ETHERNET
-    snaplen: int = 262144
-
+from wirecap.kernels.rings import Rings
 
 @dataclass(frozen=True)
 class SourceQueue:
@@ -62,9 +51,12 @@ class Source(Protocol):
     engine: str
     arena: NDArray[np.uint8]
     queues: list[SourceQueue]
-    interfaces: list[SourceInterface]
+    interfaces: list[Interface]
+    rings: Rings
     truncates: bool
     """True when a captured length can be less than the original."""
+    keeps_unread: bool
+    """True when what the engine did not read is still there (a file): it does not count as received."""
 
     def equip(self, pool: Pool, cells_per_queue: int) -> None: ...
 
@@ -91,7 +83,3 @@ class Source(Protocol):
         ...
 
     def close(self) -> None: ...
-
-
-class Finished(threading.Event):
-    """Set by a source that comes to its end by itself (a file)."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from wirecap.files.interface import Interface
 from wirecap.kernels import pool as k
 from wirecap.kernels import rings as r
 from wirecap.kernels.capture import capture_loop
 from wirecap.kernels.memory_nic import HOOK_OCTETS, HOOK_PACKETS, RX_DROPPED, RX_RING_FULL, inject
 from wirecap.linux import memory
 from wirecap.linux.xsk import Ring
-from wirecap.source.base import CaptureSettings, HookCounts, SourceInterface, SourceQueue
+from wirecap.source.base import CaptureSettings, HookCounts, SourceQueue
 from wirecap.source.rings import equip_queue, ring_counts, ring_sizes, run_capture
 
 _HEADER_BYTES = 256
@@ -22,14 +23,15 @@ class MemorySource:
 
     engine = "memory"
     truncates = False
+    keeps_unread = False
 
     def __init__(
         self, queues: int, cells_per_queue: int, cell: int = 2048, ring: int | None = None, name: str = "memory0"
     ) -> None:
         self.cell = cell
-        self.interfaces = [SourceInterface(name, snaplen=cell - 256)]
+        self.interfaces = [Interface(name=name, snaplen=cell - r.HEADROOM_BYTES)]
         self.queues = [SourceQueue(name, queue) for queue in range(queues)]
-        self._target, self._rx_entries, self._fill_entries = ring_sizes(cells_per_queue, ring)
+        self._bounds, self._rx_entries, self._fill_entries = ring_sizes(cells_per_queue, ring)
         self.arena = memory.cells(queues * cells_per_queue * cell)
         self._stride = 3 * _HEADER_BYTES + self._rx_entries * 16 + self._fill_entries * 8
         octets = np.zeros(queues * self._stride, np.uint8)
@@ -46,7 +48,7 @@ class MemorySource:
             fill = Ring(at, at + 64, at + 128, at + _HEADER_BYTES, self._fill_entries)
             at = fill.descriptors + self._fill_entries * 8
             rx = Ring(at, at + 64, at + 128, at + _HEADER_BYTES, self._rx_entries)
-            equip_queue(pool, queue, fill, rx, -1, self._target, queue * cells_per_queue * self.cell, self.cell)
+            equip_queue(pool, queue, fill, rx, -1, self._bounds, queue * cells_per_queue * self.cell, self.cell)
             words = pool.queues[queue * k.QUEUE_WORDS : (queue + 1) * k.QUEUE_WORDS]
             words[r.MEMORY_STATISTICS] = (rx.descriptors + self._rx_entries * 16) // 8
 

@@ -11,22 +11,26 @@ from wirecap.kernels.capture import BUSY, COALESCE_NS, TIMEOUT_NS, WAIT_FD, capt
 from wirecap.linux.xsk import Ring
 from wirecap.source.base import CaptureSettings
 
-ATTACHED_CELLS = 16384
-"""Cells kept attached: what a queue can take while its capture thread is not scheduled (docs/tuning.md)."""
+ATTACHED_MOST, ATTACHED_LEAST = 16384, 4096
+"""Cells kept attached: what a queue can take while its capture thread is not scheduled; adapts in between.
+
+Fewer are faster: the kernel sees the UMEM in 4 KiB pages, and 4,096 cells are as many as a TLB holds.
+"""
 
 
-def ring_sizes(cells_per_queue: int, ring: int | None) -> tuple[int, int, int]:
-    """(target, RX entries, fill entries): the cells kept attached, and rings that can always hold them.
+def ring_sizes(cells_per_queue: int, ring: int | None) -> tuple[tuple[int, int], int, int]:
+    """(bounds, RX entries, fill entries): the fewest and most cells kept attached, and rings that hold them.
 
     The RX ring holds every attached cell, so that it never overflows; the fill ring twice as many, because
     the kernel publishes late what it has consumed.
     """
-    target = min(cells_per_queue, ring or ATTACHED_CELLS)
+    target = min(cells_per_queue, ring or ATTACHED_MOST)
     entries = 1 << max(6, (target - 1).bit_length())
-    return target, entries, 2 * entries
+    least = target if ring else min(target, ATTACHED_LEAST)
+    return (least, target), entries, 2 * entries
 
 
-def equip_queue(pool: k.Pool, queue: int, fill: Ring, rx: Ring, socket: int, target: int, first: int, cell: int) -> None:
+def equip_queue(pool: k.Pool, queue: int, fill: Ring, rx: Ring, socket: int, bounds: tuple[int, int], first: int, cell: int) -> None:
     """Put a queue's free cells on its stack and the places of its rings into its words.
 
     first: the byte in the arena where the queue's cells begin.
@@ -40,7 +44,9 @@ def equip_queue(pool: k.Pool, queue: int, fill: Ring, rx: Ring, socket: int, tar
     words[r.FILL_MASK] = fill.entries - 1
     words[r.RX_PRODUCER], words[r.RX_CONSUMER] = rx.producer // 4, rx.consumer // 4
     words[r.RX_DESCRIPTORS], words[r.RX_MASK] = rx.descriptors // 8, rx.entries - 1
-    words[r.SOCKET], words[r.TARGET] = socket, target
+    words[r.SOCKET] = socket
+    words[r.TARGET_LEAST], words[r.TARGET_MOST] = bounds
+    words[r.TARGET] = words[r.LEAST_LEFT] = bounds[1]
 
 
 def run_capture(

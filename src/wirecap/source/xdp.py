@@ -9,12 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from wirecap.errors import SystemCallError
+from wirecap.files.interface import Interface
 from wirecap.kernels import pool as k
 from wirecap.kernels.capture import capture_loop
-from wirecap.kernels.rings import Rings
+from wirecap.kernels.rings import HEADROOM_BYTES, STAMP_BYTES, Rings
 from wirecap.linux import bpf, clock, memory, xsk
+from wirecap.linux.promiscuous import Promiscuous
 from wirecap.linux.xdp_program import Hook, best_clock, counter_array
-from wirecap.source.base import CaptureSettings, HookCounts, SourceInterface, SourceQueue
+from wirecap.source.base import CaptureSettings, HookCounts, SourceQueue
 from wirecap.source.rings import equip_queue, ring_counts, ring_sizes, run_capture
 
 
@@ -37,22 +39,24 @@ class XdpSource:
 
     engine = "xdp"
     truncates = False
+    keeps_unread = False
 
     def __init__(
         self, nics: list[Nic], cells_per_queue: int, cell: int = 2048, ring: int | None = None,
-        xdp_mode: str = "auto", use_clock: str | None = None,
+        xdp_mode: str = "auto", use_clock: str | None = None, promiscuous: bool = False,
     ) -> None:  # fmt: skip
         self.cell, self._mode = cell, xdp_mode
         self._clock = use_clock or best_clock()
         self._nics = nics
-        self.interfaces = [SourceInterface(nic.name, snaplen=cell - 256) for nic in nics]
+        self.interfaces = [Interface(name=nic.name, snaplen=cell - HEADROOM_BYTES) for nic in nics]
         self.queues = [SourceQueue(n.name, queue, i) for i, n in enumerate(nics) for queue in n.queues]
-        self._target, rx_entries, fill_entries = ring_sizes(cells_per_queue, ring)
+        self._bounds, rx_entries, fill_entries = ring_sizes(cells_per_queue, ring)
         self.arena = memory.cells(len(self.queues) * cells_per_queue * cell)
         per_queue = sum(memory.page_round(1024 + n) for n in (rx_entries * 16, fill_entries * 8, 1024))
         self._region = memory.Region(len(self.queues) * (per_queue + 3 * 4096))
         self._unstamped = bpf.Map(bpf.ARRAY, 8, 1, bpf.MMAPABLE)
         self._hooks = [Hook(n.rx_queues, list(n.queues), self._unstamped, self._clock) for n in nics]
+        self._promiscuous = [Promiscuous(nic.index) for nic in nics] if promiscuous else []
         self._sockets: list[xsk.Socket] = []
         self._rings: list[tuple[xsk.Ring, xsk.Ring]] = []
         for _ in self.queues:
@@ -67,7 +71,7 @@ class XdpSource:
     def _open_socket(self, rx_entries: int, fill_entries: int) -> None:
         socket = xsk.Socket(self._region)
         if not self._sockets:
-            socket.register(self.arena, self.cell)
+            socket.register(self.arena, self.cell, STAMP_BYTES)
         self._sockets.append(socket)
         fill = socket.ring(xsk.FILL_RING, fill_entries)
         socket.ring(xsk.COMPLETION_RING, xsk.COMPLETION_ENTRIES)
@@ -77,7 +81,7 @@ class XdpSource:
         pool.control[k.CLOCK_OFFSET] = clock.offset_ns(self._clock)
         for queue, (fill, rx) in enumerate(self._rings):
             first = queue * cells_per_queue * self.cell
-            equip_queue(pool, queue, fill, rx, self._sockets[queue].fd, self._target, first, self.cell)
+            equip_queue(pool, queue, fill, rx, self._sockets[queue].fd, self._bounds, first, self.cell)
 
     def kernels(self) -> list[object]:
         return [capture_loop]
@@ -137,6 +141,8 @@ class XdpSource:
     def close(self) -> None:
         for hook in self._hooks:
             hook.close()
+        for holder in self._promiscuous:
+            holder.close()
         for socket in self._sockets:
             socket.close()
         self._region.close()

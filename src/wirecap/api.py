@@ -1,0 +1,7 @@
+"""The Python interface: ``wirecap.open``."""
+
+from __future__ import annotations
+
+from wirecap.run import run_capture
+
+__all__ = ["run_capture"]

@@ -1,0 +1,114 @@
+"""From a configuration to an engine: which source, which application, which buddy groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from wirecap import __version__
+from wirecap.config import CaptureConfig, QueueSpec, WriteConfig
+from wirecap.engine.engine import Engine
+from wirecap.errors import UsageError
+from wirecap.filters.expression import compile_filter
+from wirecap.filters.native import NativeFilter
+from wirecap.handlers import table
+from wirecap.handlers.base import Application, Selection
+from wirecap.handlers.pipeline import Pipeline
+from wirecap.handlers.write import Writer
+from wirecap.kernels import jit
+from wirecap.kernels.lanes import wake_consumer
+from wirecap.linux import netlink, netns
+from wirecap.source.base import CaptureSettings, Source
+from wirecap.source.file import FileSource
+from wirecap.source.xdp import Nic, XdpSource
+
+
+def source_of(config: CaptureConfig) -> Source:
+    """Open what the configuration names; nothing is let in yet.  Raises UsageError or SystemCallError."""
+    if config.read_file is not None:
+        return FileSource(config.read_file)
+    if config.engine not in ("auto", "xdp"):
+        raise UsageError(f"there is no engine {config.engine!r} yet", "take --engine xdp")
+    return netns.call(config.netns, _xdp_source, config)
+
+
+def _xdp_source(config: CaptureConfig) -> Source:
+    nics = [_nic(spec, config.take_over) for spec in config.sources]
+    pool = config.pool
+    pool.check_memory(sum(len(nic.queues) for nic in nics), _available_bytes())
+    return XdpSource(
+        nics, pool.M * pool.R, pool.cell, config.ring, config.xdp_mode, promiscuous=config.promiscuous
+    )
+
+
+def _nic(spec: QueueSpec, take_over: bool) -> Nic:
+    facts = netlink.interface(spec.interface)
+    reason = netlink.is_in_use(facts)
+    if reason and not take_over:
+        raise UsageError(
+            f"{reason}, and XDP would take its packets away from this host",
+            "capture on a port without an address, or add --take-over to do it all the same",
+        )
+    if not facts.up:
+        raise UsageError(f"{facts.name} is down", f"set it up first: ip link set {facts.name} up")
+    if spec.queues and max(spec.queues) >= facts.rx_queues:
+        last = facts.rx_queues - 1
+        there = f"queues 0-{last}" if last else "queue 0 only"
+        raise UsageError(f"{facts.name} has no queue {max(spec.queues)}", f"it has {there}")
+    return Nic(facts.name, facts.index, facts.rx_queues, spec.queues or tuple(range(facts.rx_queues)))
+
+
+def _available_bytes() -> int:
+    with open("/proc/meminfo") as file:
+        for line in file:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    return 1 << 62
+
+
+def application_of(config: CaptureConfig, write: WriteConfig | None, source: Source) -> Pipeline:
+    """The handlers, the writer and the filter that the configuration names."""
+    selection = select(config.filter, source)
+    handlers = [table.make(spec.name, spec.options, selection) for spec in config.handlers if spec.name != "write"]
+    writer = Writer(write, config.filter, f"wirecap {__version__}") if write else None
+    return Pipeline([h for h in handlers if h is not None], writer, selection, config.keep_going)
+
+
+def select(expression: str, source: Source) -> Selection:
+    """The filter as threads apply it."""
+    if not expression.strip():
+        return Selection()
+    link_types = {interface.linktype for interface in source.interfaces} or {1}
+    if len(link_types) > 1:
+        raise UsageError("the file's interfaces have different link types", "a filter fits one of them only")
+    native = NativeFilter(compile_filter(expression, link_types.pop()))
+    return Selection(native.process, native.state, native)
+
+
+def engine_of(config: CaptureConfig, source: Source, application: Application) -> Engine:
+    """The engine, ready to be started."""
+    return Engine(
+        source, application, M=config.pool.M, R=config.pool.R, T=config.T, advanced=config.mode == "advanced",
+        groups=_groups(config, source), capture_threads=config.capture_threads, cpus=config.cpus,
+        settings=CaptureSettings(timeout_ns=config.timeout_ns), limit=config.count or 0,
+    )  # fmt: skip
+
+
+def _groups(config: CaptureConfig, source: Source) -> list[list[int]] | None:
+    """Buddy groups as lists of home queues; a queue that no group names is alone.  None: all in one."""
+    if not config.buddies:
+        return None
+    groups = [
+        [
+            number
+            for number, place in enumerate(source.queues)
+            if any(s.interface == place.interface and (s.queues is None or place.queue in s.queues) for s in group)
+        ]
+        for group in config.buddies
+    ]
+    named = {number for group in groups for number in group}
+    return groups + [[number] for number in range(len(source.queues)) if number not in named]
+
+
+def prepare(source: Source, application: Application, tell: Callable[[str], None] | None = None) -> None:
+    """Compile what the engine will call, before the first packet; ``tell`` gets the name of what is compiled."""
+    jit.prepare([wake_consumer, *source.kernels(), *application.kernels()], tell)

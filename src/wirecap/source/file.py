@@ -1,0 +1,67 @@
+"""The file source: a capture file, its packets where they lie in the mapping (or in a stream's blocks)."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from wirecap.files.feed import Progress
+from wirecap.files.interface import Interface
+from wirecap.files.reader import open_capture
+from wirecap.kernels import libc
+from wirecap.kernels import pool as k
+from wirecap.kernels.file_loop import STOPPED, file_loop
+from wirecap.kernels.rings import Rings
+from wirecap.source.base import CaptureSettings, HookCounts, SourceQueue
+
+POLL_S = 0.1
+BUSY_S = 0.0005
+
+
+class FileSource:
+    """A pcap or pcapng file, compressed or not, or ``-`` for the standard input; one queue."""
+
+    engine = "file"
+    truncates = True
+    keeps_unread = True
+
+    def __init__(self, path: str) -> None:
+        self.file = open_capture(path)
+        self.queues = [SourceQueue(path, 0)]
+        self.arena = self.file.arena
+        empty = np.zeros(1, np.int64)
+        self.rings = Rings(empty, empty.view(np.uint32), empty, empty)
+
+    @property
+    def interfaces(self) -> list[Interface]:
+        return self.file.interfaces
+
+    def equip(self, pool: k.Pool, cells_per_queue: int) -> None: ...
+
+    def kernels(self) -> list[Any]:
+        return [file_loop]
+
+    def run(self, pool: k.Pool, mine: list[int], settings: CaptureSettings) -> None:
+        """Read to the end; a damaged file raises once what was whole has been handed over."""
+        file, depths, scratch = self.file, np.zeros(pool.tallies.shape[0], np.int64), libc.scratch()
+        while file_loop(pool, file.state, file.table, file.held, depths, scratch) != STOPPED:
+            progress = file.advance(POLL_S)
+            if progress is Progress.ENDED:
+                return
+            if progress is Progress.BUSY:
+                time.sleep(BUSY_S)
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def counts(self, pool: k.Pool, queue: int) -> HookCounts:
+        return HookCounts(int(pool.queues[k.TAKEN]), int(pool.queues[k.TAKEN_OCTETS]))
+
+    def describe(self) -> dict[str, object]:
+        return {"xdp_mode": None, "zero_copy": False}
+
+    def close(self) -> None:
+        self.file.close()

@@ -46,8 +46,10 @@ def test_compiled_code_is_in_kernels_only():
 
 
 def test_no_shelling_out():
-    """The product starts no other program."""
+    """The product starts no other program; lab/ does, for the peers that are measured beside it."""
     for path in MODULES:
+        if PACKAGE / "lab" in path.parents:
+            continue
         assert "subprocess" not in imported(path), path
         assert "os.system(" not in path.read_text(), path
 

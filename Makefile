@@ -52,8 +52,11 @@ test: tools check
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m kernel
 	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -m kernel
 
-bench: install tools
-	@$(BIN)/wirecap bench
+bench: tools $(VENV)/.installed-test
+	for script in bench/*.py; do
+	    echo "== $$script"
+	    $(BIN)/python $$script
+	done
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache

@@ -6,9 +6,14 @@ import sys
 
 
 def main() -> None:
-    from wirecap.cli.main import run
+    try:
+        from wirecap.cli.main import run
 
-    sys.exit(run(sys.argv[1:]))
+        status = run(sys.argv[1:])
+    except KeyboardInterrupt:  # while modules were still being imported
+        sys.stderr.write("wirecap: interrupted\n")
+        status = 1
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,140 @@
 
 from __future__ import annotations
 
-from wirecap.run import run_capture
+import os
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-__all__ = ["run_capture"]
+from wirecap import assemble
+from wirecap.chunk import Chunk
+from wirecap.config import CaptureConfig, PoolConfig, QueueSpec
+from wirecap.engine import accounting
+from wirecap.engine.engine import Engine
+from wirecap.errors import UsageError, WirecapError
+from wirecap.handlers.base import Layout, Selection
+from wirecap.kernels import handle as h
+from wirecap.kernels import libc
+from wirecap.kernels import pool as k
+from wirecap.linux import netns
+from wirecap.run import run_capture
+from wirecap.source.base import Source
+
+__all__ = ["Capture", "Chunk", "open", "run_capture"]
+
+
+class _Caller:
+    """The application of a program that takes chunks itself: one consumer, no thread."""
+
+    def __init__(self, selection: Selection) -> None:
+        self.selection = selection
+
+    def layout(self, queues: int) -> Layout:
+        return Layout([0] * queues, 1, sharing=False, threads=False)
+
+    def kernels(self) -> list[Any]:
+        return [h.next_chunk, self.selection.kernel, k.give_back]
+
+    def open(self, engine: Engine) -> None: ...
+
+    def run(self, engine: Engine, consumer: int) -> None: ...
+
+    def close(self, engine: Engine) -> None: ...
+
+
+class Capture:
+    """A running capture: iterate over it for chunks, close it (or leave its ``with`` block) to end it.
+
+    An exception from a damaged file comes after all chunks that could be read.
+    """
+
+    def __init__(self, config: CaptureConfig, source: Source | None = None) -> None:
+        self._source = source or assemble.source_of(config)
+        self._stopped = False
+        try:
+            self._application = _Caller(assemble.select(config.filter, self._source))
+            assemble.prepare(self._source, self._application)
+            self.engine = assemble.engine_of(config, self._source, self._application)
+            netns.call(config.netns, self.engine.start)
+        except BaseException:
+            self._source.close()
+            raise
+        self._end = self.engine.started + config.duration_ns * 1e-9 if config.duration_ns else float("inf")
+        self._scratch = libc.scratch()
+
+    def __iter__(self) -> Iterator[Chunk]:
+        pool, selection = self.engine.pool, self._application.selection
+        while True:
+            if time.monotonic() >= self._end or not self.engine.running():
+                self.stop()
+            code = int(h.next_chunk(pool, 0, selection.kernel, selection.state, self._scratch))
+            if code == h.CLOSED:
+                break
+            if code == h.TIMED_OUT:
+                continue
+            chunk = self._chunk(code >> 32, code & 0xFFFFFFFF)
+            try:
+                if len(chunk):
+                    yield chunk
+            finally:
+                chunk.release()
+        failure = self.engine.failure()
+        if failure:
+            raise failure
+
+    def _chunk(self, slot: int, count: int) -> Chunk:
+        pool = self.engine.pool
+        sequence = int(pool.meta[slot * k.SLOT_WORDS + k.STATE]) >> 2
+        home = self._source.queues[int(pool.meta[slot * k.SLOT_WORDS + k.HOME])]
+        return Chunk(pool, slot, count, home, lambda: k.give_back(pool, slot, sequence))
+
+    def stop(self) -> None:
+        """Let no more packets in; the loop still gets what has been captured, and then ends."""
+        if not self._stopped:
+            self._stopped = True
+            self.engine.stop()
+
+    def summary(self) -> dict[str, Any]:
+        """The summary object (docs/summary.md); exact once the capture has ended."""
+        return accounting.as_dict(self.engine)
+
+    def close(self) -> None:
+        """End the capture; what the loop did not take counts as ``unread_at_stop``."""
+        self.stop()
+        self.engine.abandon()
+        self._source.close()
+
+    def __enter__(self) -> Capture:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open(
+    source: str | Sequence[str], *, mode: str = "basic", M: int = 256, R: int = 100, T: int = 60,
+    filter: str = "", count: int | None = None, duration_s: float | None = None, netns: str | None = None,
+    take_over: bool = False, cell: int = 2048, **options: Any,
+) -> Capture:  # fmt: skip
+    """Start to capture from an interface (``eth1``, ``eth1@0-3``), a list of them, or a capture file's path.
+
+    A text that names an existing file, or that has a slash or a dot in it, is a path.  mode, M (packets a
+    chunk), R (chunks a queue), T (percent of R), filter (tcpdump's language), count (packets), duration_s,
+    netns, take_over and cell (bytes) are as ``wirecap capture`` has them; ``options`` are further fields of
+    wirecap.config.CaptureConfig.  Raises wirecap.UsageError for what cannot be, wirecap.WirecapError for what
+    failed.
+    """
+    names = [source] if isinstance(source, str) else list(source)
+    is_file = len(names) == 1 and (os.path.exists(names[0]) or "/" in names[0] or names[0].endswith(_SUFFIXES))
+    if not names:
+        raise UsageError("nothing to capture from", "give an interface or a file")
+    config = CaptureConfig(
+        sources=() if is_file else tuple(QueueSpec.parse(name) for name in names),
+        read_file=names[0] if is_file else None,
+        mode=mode, T=T, pool=PoolConfig(M, R, cell), filter=filter, count=count, netns=netns, take_over=take_over,
+        duration_ns=None if duration_s is None else round(duration_s * 1e9), **options,
+    )  # fmt: skip
+    return Capture(config)
+
+
+_SUFFIXES = (".pcap", ".pcapng", ".cap", ".dmp", ".gz", ".zst")

@@ -53,7 +53,7 @@ class Engine:
     def start(self) -> None:
         """Threads first, then packets: nothing arrives before it can be taken."""
         self.application.open(self)
-        for consumer in range(self.consumers):
+        for consumer in range(self.consumers if self.layout.threads else 0):
             kind, workers = ("handler", self._handlers) if consumer < self.layout.handlers else ("writer", self._writers)
             workers.append(self._worker(f"{kind} {consumer}", self.application.run, self, consumer))
         shares = [list(range(i, len(self.source.queues), self._threads)) for i in range(self._threads)]
@@ -72,7 +72,11 @@ class Engine:
             raise
 
     def _worker(self, name: str, run: Callable[..., None], *arguments: object) -> Worker:
-        return Worker(name, lambda: run(*arguments), self.changed.set)
+        return Worker(name, lambda: run(*arguments), self._thread_ended)
+
+    def _thread_ended(self) -> None:
+        self.changed.set()
+        self._wake()
 
     def running(self) -> bool:
         """False once a thread failed, the packet limit is reached or a source that ends by itself has ended."""
@@ -114,6 +118,10 @@ class Engine:
     def _set_phase(self, phase: int) -> None:
         if self.pool.control[k.PHASE] != k.ABORT:
             self.pool.control[k.PHASE] = phase
+        self._wake()
+
+    def _wake(self) -> None:
+        """Let sleeping consumers look at the phase."""
         for consumer in range(self.consumers):
             base = consumer * (lanes.PLACES + int(self.pool.control[k.LANE_MASK]) + 1)
             lanes.wake_consumer(self.pool.lanes, base)
@@ -140,6 +148,10 @@ class Engine:
                 return True
             feeding = feeding + stage
         return False
+
+    def abandon(self) -> None:
+        """Take chunks from nobody any more: what still waits was not read."""
+        self._set_phase(k.ABORT)
 
     def failure(self) -> BaseException | None:
         """What ended a thread before its time, if anything did."""

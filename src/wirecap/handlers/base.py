@@ -25,6 +25,8 @@ class Layout:
     handlers: int
     writers: int = 0
     sharing: bool = True
+    threads: bool = True
+    """False: the caller takes the chunks itself."""
 
 
 class Application(Protocol):

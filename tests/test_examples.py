@@ -1,0 +1,71 @@
+"""Every example runs, on a file whose contents are known."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import dpkt
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def frame(source: str, size: int, text: bytes = b"") -> bytes:
+    address = bytes(map(int, source.split(".")))
+    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, size - 14, 0, 0, 64, 17, 0, address, b"\xc6\x33\x64\x01")
+    return (b"\2" * 12 + b"\x08\0" + ip + b"\0" * 8 + text).ljust(size, b"\0")
+
+
+@pytest.fixture
+def trace(tmp_path):
+    path = tmp_path / "known.pcap"
+    with path.open("wb") as file:
+        writer = dpkt.pcap.Writer(file)
+        for number in range(300):
+            writer.writepkt(frame("192.0.2.1", 100), ts=number)
+        for number in range(5):
+            writer.writepkt(frame("192.0.2.2", 1500, b"needle"), ts=400 + number)
+        writer.writepkt(b"\2" * 12 + b"\x08\x06" + bytes(46), ts=500)
+    return path
+
+
+def run(name: str, *arguments: object) -> str:
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+def test_sizes(trace):
+    """The histogram has every packet in its range."""
+    lines = run("sizes.py", trace).splitlines()
+    assert lines[0].split() == ["0", "-", "63", "bytes", "1", "packets"]
+    assert lines[1].split()[-2:] == ["300", "packets"]
+    assert lines[5].split()[-2:] == ["5", "packets"]
+    assert "'received': 306" in lines[-1]
+
+
+def test_talkers(trace):
+    """Senders stand in the order of their bytes."""
+    assert [line.split() for line in run("talkers.py", trace).splitlines()] == [
+        ["192.0.2.1", "30,000", "bytes"],
+        ["192.0.2.2", "7,500", "bytes"],
+    ]
+
+
+def test_save_matching(trace, tmp_path):
+    """Exactly the packets with the text are in the new file, with their times."""
+    run("save_matching.py", trace, "needle", tmp_path / "out.pcap")
+    with (tmp_path / "out.pcap").open("rb") as file:
+        packets = list(dpkt.pcap.Reader(file))
+    assert [(float(when), data) for when, data in packets] == [
+        (400.0 + number, frame("192.0.2.2", 1500, b"needle")) for number in range(5)
+    ]
+
+
+def test_no_example_is_forgotten():
+    """Each example has a test here, and is at most 40 lines long."""
+    for path in EXAMPLES.glob("*.py"):
+        assert f"test_{path.stem}" in globals()
+        assert len(path.read_text().splitlines()) <= 40

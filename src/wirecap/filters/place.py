@@ -35,11 +35,9 @@ def locate(text: str, message: str, compile: Callable[[str], str]) -> str:
     """
     words = list(_WORD.finditer(text))
     quoted = re.search(r"'([^']+)'", message)
-    number = re.search(r"\b\d+\b", message)
-    for named in (quoted and quoted[1], number and number[0]):
-        for word in words:
-            if named and word[0] == named:
-                return _near(text, word)
+    for word in words:
+        if quoted and word[0] == quoted[1]:
+            return _near(text, word)
     if not compile(text):
         return ""  # it parses: what the whole of it means is refused
     deadline = time.monotonic() + _PATIENCE_S  # names may be looked up in the DNS

@@ -18,9 +18,9 @@ from wirecap.kernels.handle import PROCESS_SIGNATURE
 from wirecap.kernels.jit import PURE, inline, kernel
 from wirecap.kernels.split import ALL, LANES, split, swap
 
-# The words of a filter's state: addresses of its code, how often ``repeat`` applies it and how often it did,
-# and its program: code, jt, jf, k of each instruction.
-GROUP, MATCH, TIMES, APPLIED, PROGRAM = range(5)
+# The words of a filter's state: addresses of its code; how often ``repeat`` applies it to each packet, how
+# often it did in all, how often the filter matched; and its program: code, jt, jf, k of each instruction.
+GROUP, MATCH, TIMES, APPLIED, MATCHED, PROGRAM = range(6)
 
 SLACK = 208
 """Bytes behind a packet's captured ones that ``group`` may read (and ignores)."""
@@ -188,15 +188,12 @@ def select(arena, address, captured, original, stamp, n, state):
 
 @kernel(PROCESS_SIGNATURE)
 def repeat(arena, address, captured, original, stamp, n, state):
-    """Apply the filter state[TIMES] times to each packet; returns how many packets match.
+    """Apply the filter state[TIMES] times to each packet, and count; returns 0.  The state is one thread's own.
 
     The code is called through its address, so the compiler cannot know that the answers are the same.
     """
-    matching = 0
     for i in range(n):
-        hits = 0
         for _ in range(state[TIMES]):
-            hits += match(state, arena, address[i], captured[i], original[i])
-        matching += hits > 0
+            state[MATCHED] += match(state, arena, address[i], captured[i], original[i])
     state[APPLIED] += n * state[TIMES]
-    return matching
+    return 0

@@ -208,6 +208,30 @@ def test_what_an_interface_says(tmp_path: Path) -> None:
         assert file.interfaces == [Interface(101, 96, 6, 0, "eth1", "Büro", "port 80")]
 
 
+def test_interfaces_are_known_before_the_first_packet(tmp_path: Path) -> None:
+    """A filter must know the link type: what stands before the first packet is read when the file is opened."""
+    data = cb.section() + cb.interface(linktype=101) + cb.interface() + cb.enhanced("<", 0, 1, b"p", 1)
+    (tmp_path / "a").write_bytes(data + cb.interface())
+    with open_capture(str(tmp_path / "a")) as file:
+        assert [described.linktype for described in file.interfaces] == [101, 1]
+    out, into = os.pipe()
+    os.write(into, cb.section() + cb.interface(linktype=101))
+    file = open_capture(f"/dev/fd/{out}")  # does not wait for a packet
+    assert [described.linktype for described in file.interfaces] == [101]
+    os.close(out)
+    os.close(into)
+    file.close()
+
+
+def test_link_types_as_libpcap_numbers_them(tmp_path: Path) -> None:
+    """An interface's dlt is what libpcap makes of the file's link type."""
+    pcapy = pytest.importorskip("pcapy")
+    for linktype in [*range(12), *range(99, 110), 113, 127, 276]:
+        header = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, linktype)
+        (tmp_path / "a").write_bytes(header)
+        assert Interface(linktype).dlt == pcapy.open_offline(str(tmp_path / "a")).datalink()
+
+
 def test_a_pipe_is_read_as_it_comes() -> None:
     """Packets are handed over as soon as they are there; until then the pipe is IDLE; its end is the end."""
     packets = [Packet(bytes([k]) * 40, 40, k * 1_000_000) for k in range(3)]

@@ -328,3 +328,18 @@ def test_flush_makes_a_slow_capture_visible(tmp_path: Path) -> None:
             time.sleep(0.01)
     sink.close()
     assert len(cb.read(tmp_path / "a")) == 5
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_file_that_is_being_read_is_not_overwritten(tmp_path: Path, pack: object) -> None:
+    """Reading and writing one file is refused, by any of its names, and leaves it whole; afterwards it is allowed."""
+    content = pack(HEADERS[PCAP_NS] + record(PCAP_NS, 1, 60))  # type: ignore[operator]
+    (tmp_path / "a").write_bytes(content)
+    os.link(tmp_path / "a", tmp_path / "b")
+    with cb.open_capture(str(tmp_path / "a")):
+        for name in ("a", "b"):
+            with pytest.raises(UsageError, match=f"{name}: the file is being read"):
+                Sink(str(tmp_path / name), HEADERS[PCAP_NS], PCAP_NS)
+    assert (tmp_path / "a").read_bytes() == content
+    Sink(str(tmp_path / "b"), HEADERS[PCAP_NS], PCAP_NS).close()
+    assert (tmp_path / "a").read_bytes() == HEADERS[PCAP_NS]

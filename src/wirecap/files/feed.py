@@ -13,6 +13,9 @@ import numpy.typing as npt
 from wirecap.files.octet_source import OctetSource
 from wirecap.kernels import scan_state as at
 
+being_read: list[tuple[int, int]] = []
+"""(device, inode) of every file that is open for reading: emptying one of them would kill the process (SIGBUS)."""
+
 Octets = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.int64]
 

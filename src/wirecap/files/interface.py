@@ -29,6 +29,11 @@ class Interface:
     description: str = ""
     filter: str = ""
 
+    @property
+    def dlt(self) -> int:
+        """libpcap's DLT_ number on Linux, which filters are compiled for: it differs for the oldest types."""
+        return {100: 11, 101: 12, 102: 15, 103: 16}.get(self.linktype, self.linktype)
+
     def words(self) -> npt.NDArray[np.int64]:
         """(INTERFACE_WORDS,) int64, as kernels/scan_state.py lays them out."""
         exponent = self.resolution & 0x7F

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import weakref
+from collections.abc import Callable
 from typing import NoReturn
 
 import numpy as np
@@ -12,7 +14,7 @@ import numpy.typing as npt
 
 from wirecap.errors import UsageError
 from wirecap.files import headers
-from wirecap.files.feed import Mapped, Octets, Progress, Streamed, Words
+from wirecap.files.feed import Mapped, Octets, Progress, Streamed, Words, being_read
 from wirecap.files.interface import Interface
 from wirecap.files.octet_source import GZIP_MAGIC, ZSTANDARD_MAGIC, open_source
 from wirecap.files.scan_error import describe
@@ -35,8 +37,10 @@ class CaptureFile:
     up when the row is handed out (``fill`` does) and down when it is recycled (``release``).
     """
 
-    def __init__(self, path: str, feed: Mapped | Streamed) -> None:
+    def __init__(self, path: str, feed: Mapped | Streamed, status: os.stat_result | None = None) -> None:
         self.path = path
+        self.size = status.st_size if status and isinstance(feed, Mapped) else None
+        """Bytes of the file, None if unknown; ``offset`` goes up to it."""
         self.arena: Octets = feed.arena
         self.held: Words = feed.held
         self.state: Words = np.zeros(at.STATE_WORDS, dtype=np.int64)
@@ -45,6 +49,10 @@ class CaptureFile:
         self._feed = feed
         feed.prepare(self.state)
         self._read_start()
+        self._forget: Callable[[], object] = lambda: None
+        if status and stat.S_ISREG(status.st_mode):
+            being_read.append(identity := (status.st_dev, status.st_ino))
+            self._forget = weakref.finalize(self, being_read.remove, identity)
 
     @property
     def offset(self) -> int:
@@ -92,6 +100,7 @@ class CaptureFile:
 
     def close(self) -> None:
         self._feed.close()
+        self._forget()
 
     def __enter__(self) -> CaptureFile:
         return self
@@ -124,6 +133,7 @@ class CaptureFile:
             raise UsageError(f"{self.path}: the file is empty", "a capture file has at least a header")
         if headers.is_section_header(start):
             self.state[at.FORMAT] = at.PCAPNG
+            self._read_descriptions()
             return
         try:
             if not headers.is_pcap(start):
@@ -138,6 +148,20 @@ class CaptureFile:
         self.state[at.SWAPPED], self.state[at.HEADER] = header.swapped, header.record_header_bytes
         self.state[at.POSITION] += headers.PCAP_HEADER_BYTES
         self._add(header.interface)
+
+    def _read_descriptions(self) -> None:
+        """Take in the interfaces before the first packet; of a pipe, those that are there already, at least one."""
+        while True:
+            start = self._peek(12)
+            if len(start) < 12:
+                if self.state[at.FINAL] or self.interfaces:
+                    return
+                self._refill(None)
+                continue
+            kind = int.from_bytes(start[:4], "big" if self.state[at.SWAPPED] else "little")
+            if kind not in (headers.SECTION_HEADER, headers.INTERFACE_DESCRIPTION):
+                return
+            self._describe(None)
 
     def _describe(self, timeout_s: float | None) -> Progress:
         """Take in the section header or interface description at the position."""
@@ -183,18 +207,24 @@ def open_capture(path: str) -> CaptureFile:
 
     Raises UsageError if it cannot be opened or is no capture file.
     """
+    name = "standard input" if path == "-" else path
     try:
         fd = os.dup(0) if path == "-" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        feed = _open_feed(fd)
+        status = os.fstat(fd)
+        feed = _open_feed(fd, status)
     except OSError as error:
         hint = "check the path" if error.errno == errno.ENOENT else "a capture file must be readable"
-        raise UsageError(f"{path}: {os.strerror(error.errno or 0)}", hint) from error
-    return CaptureFile("standard input" if path == "-" else path, feed)
+        raise UsageError(f"{name}: {os.strerror(error.errno or 0)}", hint) from error
+    try:
+        return CaptureFile(name, feed, status)
+    except UsageError:
+        feed.close()
+        raise
 
 
-def _open_feed(fd: int) -> Mapped | Streamed:
-    status = os.fstat(fd)
+def _open_feed(fd: int, status: os.stat_result) -> Mapped | Streamed:
     if stat.S_ISDIR(status.st_mode):
+        os.close(fd)
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     start = b""
     while len(start) < 4 and (more := os.read(fd, 4 - len(start))):

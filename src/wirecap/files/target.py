@@ -14,6 +14,7 @@ import zstandard
 
 from wirecap.errors import UsageError
 from wirecap.files.buffers import PAGE
+from wirecap.files.feed import being_read
 
 _GZIP_LEVEL = 1  # a capture must keep up: level 6 takes three times as long for a tenth less
 _ZSTANDARD_LEVEL = 1
@@ -165,12 +166,18 @@ def open_target(path: str, direct: bool = True, compression: str = "") -> Target
             fd = os.dup(1)
             direct = False
         else:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise UsageError(f"{path}: {os.strerror(error.errno or 0)}", "name a file that can be written") from error
+    status = os.fstat(fd)
+    if (status.st_dev, status.st_ino) in being_read:
+        os.close(fd)
+        raise UsageError(f"{path}: the file is being read", "write to another name")
+    if path != "-" and stat.S_ISREG(status.st_mode):
+        os.ftruncate(fd, 0)
     if compression:
         return Compressed(Plain(fd), compression)
-    if direct and stat.S_ISREG(os.fstat(fd).st_mode):
+    if direct and stat.S_ISREG(status.st_mode):
         return _open_direct(path, fd)
     return Plain(fd)
 

@@ -36,8 +36,10 @@ def _xdp_source(config: CaptureConfig) -> Source:
     pool = config.pool
     pool.check_memory(sum(len(nic.queues) for nic in nics), _available_bytes())
     return XdpSource(
-        nics, pool.M * pool.R, pool.cell, config.ring, config.xdp_mode, promiscuous=config.promiscuous
-    )
+        nics, pool.M * pool.R, pool.cell, config.ring, config.xdp_mode, promiscuous=config.promiscuous,
+        filter=compile_filter(config.filter) if config.filter and config.kernel_filter else None,
+        unwanted=config.kernel_filter or "drop",
+    )  # fmt: skip
 
 
 def _nic(spec: QueueSpec, take_over: bool) -> Nic:
@@ -67,7 +69,7 @@ def _available_bytes() -> int:
 
 def application_of(config: CaptureConfig, write: WriteConfig | None, source: Source) -> Pipeline:
     """The handlers, the writer and the filter that the configuration names."""
-    selection = select(config.filter, source)
+    selection = Selection() if config.kernel_filter else select(config.filter, source)
     handlers = [table.make(spec.name, spec.options, selection) for spec in config.handlers if spec.name != "write"]
     writer = Writer(write, config.filter, f"wirecap {__version__}") if write else None
     return Pipeline([h for h in handlers if h is not None], writer, selection, config.keep_going)

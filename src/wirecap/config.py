@@ -156,6 +156,8 @@ class CaptureConfig:
     T: int = 60
     handlers: tuple[HandlerSpec, ...] = ()
     filter: str = ""
+    kernel_filter: str | None = None
+    """Run the filter inside the kernel; what it does not want is dropped ('drop') or goes to the 'host'."""
     duration_ns: int | None = None
     count: int | None = None
     snaplen: int = MAX_SNAPLEN
@@ -177,6 +179,7 @@ class CaptureConfig:
         _one_of("engine", self.engine, ENGINES)
         _one_of("mode", self.mode, MODES)
         _one_of("XDP mode", self.xdp_mode, XDP_MODES)
+        self._check_kernel_filter()
         _within("T", self.T, 1, 100, "T is the percent of R from which chunks go to a buddy: 50 to 80 are usual")
         _within("the packet count", self.count, 1, 2**63 - 1, "leave -c out to capture without end")
         _within("the duration", self.duration_ns, 1, 2**63 - 1, "write it as 30s or 5m")
@@ -186,6 +189,15 @@ class CaptureConfig:
         _within("the timeout", self.timeout_ns, 1_000, 10**12, "write it as 1ms")
         check_disjoint(self.sources, "captured")
         self._check_buddies()
+
+    def _check_kernel_filter(self) -> None:
+        if self.kernel_filter is None:
+            return
+        _one_of("place for unwanted packets", self.kernel_filter, ("drop", "host"))
+        if self.read_file is not None:
+            raise UsageError("a file's packets do not pass through the kernel", "leave --kernel-filter out")
+        if not self.filter.strip():
+            raise UsageError("--kernel-filter has no filter to run", "add an expression, e.g. 'tcp port 443'")
 
     def _check_buddies(self) -> None:
         if self.buddies and self.mode != "advanced":

@@ -111,6 +111,8 @@ PRINTS = "it formats printed packets, and wirecap prints none"
 @engine("--cell", type=SIZE, default=2048, show_default=True, help="Bytes for a packet: 2048 or 4096.")
 @engine("--ring", "ring_cells", type=COUNT, help="Bound of the attached cells of a queue; it adapts if not given.")
 @engine("--xdp-mode", type=click.Choice(config.XDP_MODES), default="auto", show_default=True, help="Where XDP runs.")
+@engine("--kernel-filter", type=click.Choice(["drop", "host"]),
+        help="Run the filter in the XDP program; what it does not want is dropped, or goes to the host.")  # fmt: skip
 @engine("--capture-threads", type=COUNT, help="One for each queue if not given.")
 @engine("--cpus", type=Parsed("LIST", _cpus), default=(), help="CPUs to pin threads to: 0,1.")
 @engine("--timeout", "timeout_ns", type=DURATION, default=1_000_000, help="Wait for a full chunk.  [default: 1ms]")
@@ -196,6 +198,7 @@ def _capture_config(given: dict[str, Any], expression: str) -> CaptureConfig:
         T=given["T"],
         handlers=given["handlers"],
         filter=expression,
+        kernel_filter=given["kernel_filter"],
         duration_ns=_sooner(given["duration_ns"], given["stop"].pop("ns", None)),
         count=_sooner(given["count"], given["stop"].pop("packets", None)),
         snaplen=given["snaplen"] or config.MAX_SNAPLEN,

@@ -33,14 +33,14 @@ def interfaces(namespace: str | None) -> None:
 
 
 def program(expression: str, times: int, snaplen: int | None, optimise: bool) -> None:
-    """The classic BPF of a filter, as ``tcpdump -d`` and ``-ddd`` print it."""
-    from wirecap.filters import dump
+    """The classic BPF of a filter, as ``tcpdump -d`` and ``-ddd`` print it; ``-dd`` is its eBPF."""
+    from wirecap.filters import dump, ebpf_text
     from wirecap.filters.expression import compile_filter
 
     compiled = compile_filter(expression, snaplen=snaplen or 262144, optimize=optimise)
     if times == 1:
         click.echo(dump.dump(compiled))
     elif times == 2:
-        raise UsageError("-dd: eBPF is not printed yet", "-d prints the classic BPF, -ddd its numbers")
+        click.echo(ebpf_text.dump_ebpf(compiled))
     else:
         click.echo(dump.dump_decimal(compiled))

@@ -80,7 +80,7 @@ def _queue(engine: Engine, number: int, hook: HookCounts) -> QueueCounts:
         interface=place.interface, queue=place.queue,
         received=hook.received, received_octets=hook.received_octets,
         delivered=tally[h.DELIVERED], delivered_octets=tally[h.DELIVERED_OCTETS],
-        filtered_out=tally[h.FILTERED], offloaded=tally[h.DELIVERED_OFFLOADED], drops=drops,
+        filtered_out=tally[h.FILTERED] + hook.filtered, offloaded=tally[h.DELIVERED_OFFLOADED], drops=drops,
     )  # fmt: skip
     left = counts.received - counts.delivered - counts.filtered_out - counts.dropped
     if engine.stopped:

@@ -23,7 +23,7 @@ class Load:
     """Applies the filter x times to each packet and discards it."""
 
     name = "pkt_handler"
-    process = repeat
+    process = staticmethod(repeat)
 
     def __init__(self, times: int, filter: NativeFilter) -> None:
         self._times, self._filter = times, filter
@@ -36,7 +36,7 @@ class Paced:
     """Lets a thread handle ``rate_pps`` packets a second, sleeping in between."""
 
     name = "pkt_handler"
-    process = pace
+    process = staticmethod(pace)
 
     def __init__(self, rate_pps: float) -> None:
         self._rate_pps = rate_pps

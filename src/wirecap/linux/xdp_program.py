@@ -14,14 +14,24 @@ from wirecap.linux.asm import Insn, assemble
 # struct xdp_md, linux/bpf.h
 _DATA, _DATA_END, _DATA_META, _RX_QUEUE = 0, 4, 8, 16
 STAMP_BYTES = 8
+COUNTER_BYTES = 24  # a queue's packets, bytes, and packets that the filter did not want
+
+FILTER_REGISTERS = {"data": 2, "data_end": 3, "scratch": (4, 5, 9), "stack": -256}
+FILTER_LABELS = {"accept": "wanted", "reject": "unwanted"}
+"""What a filter that is put into the program may use, and where it jumps to."""
 
 
-def program(counters: int, sockets: int, unstamped: int, clock: str, every_queue: bool) -> list[Insn]:
+def program(
+    counters: int, sockets: int, unstamped: int, clock: str, every_queue: bool,
+    filter: list[Insn] | None = None, unwanted: int = bpf.XDP_DROP,
+) -> list[Insn]:  # fmt: skip
     """The program for one NIC.
 
-    counters: fd of a per-CPU array, an entry {packets, bytes} per queue; sockets: fd of the XSKMAP;
+    counters: fd of a per-CPU array, an entry of COUNTER_BYTES per queue; sockets: fd of the XSKMAP;
     unstamped: fd of a mapped array whose one word is set when the driver leaves no room for a stamp;
-    clock: 'tai' or 'monotonic'; every_queue: no queue is left to the host.
+    clock: 'tai' or 'monotonic'; every_queue: no queue is left to the host;
+    filter: code that uses FILTER_REGISTERS and ends at one of FILTER_LABELS; unwanted: what happens to the
+    packets that it does not want, XDP_DROP or XDP_PASS (to the host).
     """
     helper = {"tai": "ktime_get_tai_ns", "monotonic": "ktime_get_ns"}[clock]
 
@@ -47,15 +57,15 @@ def program(counters: int, sockets: int, unstamped: int, clock: str, every_queue
         ("add_imm", 2, 0, 0, -4),
         call("map_lookup_elem"),
         ("jeq_imm", 0, 0, "pass", 0),
-        ("ldxw", 1, 6, _DATA_END, 0),
+        ("mov_reg", 8, 0, 0, 0),
+        ("ldxw", 3, 6, _DATA_END, 0),
         ("ldxw", 2, 6, _DATA, 0),
+        ("mov_reg", 1, 3, 0, 0),
         ("sub_reg", 1, 2, 0, 0),
-        ("ldxdw", 2, 0, 0, 0),
-        ("add_imm", 2, 0, 0, 1),
-        ("stxdw", 0, 2, 0, 0),
-        ("ldxdw", 2, 0, 8, 0),
-        ("add_reg", 2, 1, 0, 0),
-        ("stxdw", 0, 2, 8, 0),
+        *_add(8, 0, None),
+        *_add(8, 8, 1),
+        *(filter or []),
+        ("label", "wanted"),
         ("mov_reg", 1, 6, 0, 0),
         ("mov_imm", 2, 0, 0, -STAMP_BYTES),
         call("xdp_adjust_meta"),
@@ -81,17 +91,34 @@ def program(counters: int, sockets: int, unstamped: int, clock: str, every_queue
         ("mov_imm", 0, 0, 0, bpf.XDP_PASS),
         ("exit", 0, 0, 0, 0),
     ]
+    if filter:
+        code += [
+            ("label", "unwanted"),
+            *_add(8, 16, None),
+            ("mov_imm", 0, 0, 0, unwanted),
+            ("exit", 0, 0, 0, 0),
+        ]
     return code
+
+
+def _add(pointer: int, offset: int, register: int | None) -> list[Insn]:
+    """Add a register, or 1, to a counter of this CPU; uses register 5."""
+    amount: Insn = ("add_imm", 5, 0, 0, 1) if register is None else ("add_reg", 5, register, 0, 0)
+    return [("ldxdw", 5, pointer, offset, 0), amount, ("stxdw", pointer, 5, offset, 0)]
 
 
 class Hook:
     """The capture hook of one NIC: its maps and its program; ``attach`` lets packets in."""
 
-    def __init__(self, queues: int, captured: list[int], unstamped: bpf.Map, clock: str) -> None:
+    def __init__(
+        self, queues: int, captured: list[int], unstamped: bpf.Map, clock: str,
+        filter: list[Insn] | None = None, unwanted: int = bpf.XDP_DROP,
+    ) -> None:  # fmt: skip
         self.queues = queues
         self.sockets = bpf.Map(bpf.XSKMAP, 4, queues)
-        self.counters = bpf.Map(bpf.PERCPU_ARRAY, 16, queues)
-        code = program(self.counters.fd, self.sockets.fd, unstamped.fd, clock, len(captured) == queues)
+        self.counters = bpf.Map(bpf.PERCPU_ARRAY, COUNTER_BYTES, queues)
+        whole = len(captured) == queues
+        code = program(self.counters.fd, self.sockets.fd, unstamped.fd, clock, whole, filter, unwanted)
         self.program = bpf.Program(assemble(code))
         self.link: bpf.Link | None = None
 
@@ -118,10 +145,10 @@ class Hook:
             self.link.close()
             self.link = None
 
-    def received(self, queue: int) -> tuple[int, int]:
-        """(packets, bytes) that reached the hook on a queue."""
-        packets, octets = self.counters.lookup(queue).sum(axis=0).tolist()
-        return packets, octets
+    def received(self, queue: int) -> tuple[int, int, int]:
+        """(packets, bytes) that reached the hook on a queue, and packets that the filter did not want."""
+        packets, octets, unwanted = self.counters.lookup(queue).sum(axis=0).tolist()
+        return packets, octets, unwanted
 
     def close(self) -> None:
         self.detach()

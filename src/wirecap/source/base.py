@@ -30,6 +30,8 @@ class HookCounts:
     in_ring: int = 0
     """Captured by the kernel and not yet taken by the capture thread."""
     drops: dict[str, int] = field(default_factory=dict)
+    filtered: int = 0
+    """Packets that a filter inside the kernel did not want."""
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,14 @@ import numpy as np
 
 from wirecap.errors import SystemCallError
 from wirecap.files.interface import Interface
+from wirecap.filters.ebpf import translate
+from wirecap.filters.program import Program
 from wirecap.kernels import pool as k
 from wirecap.kernels.capture import capture_loop
 from wirecap.kernels.rings import HEADROOM_BYTES, STAMP_BYTES, Rings
 from wirecap.linux import bpf, clock, memory, xsk
 from wirecap.linux.promiscuous import Promiscuous
-from wirecap.linux.xdp_program import Hook, best_clock, counter_array
+from wirecap.linux.xdp_program import FILTER_LABELS, FILTER_REGISTERS, Hook, best_clock, counter_array
 from wirecap.source.base import CaptureSettings, HookCounts, SourceQueue
 from wirecap.source.rings import equip_queue, ring_counts, ring_sizes, run_capture
 
@@ -34,7 +36,8 @@ class XdpSource:
     """Receive queues of one or more NICs through AF_XDP.
 
     Make it in the network namespace of the NICs.  xdp_mode: auto | native | generic; ring: cells kept
-    attached per queue, None for the default; use_clock: 'tai' or 'monotonic', None for the best there is.
+    attached per queue, None for the default; use_clock: 'tai' or 'monotonic', None for the best there is;
+    filter: runs inside the kernel, unwanted packets are dropped there ('drop') or go to the 'host'.
     """
 
     engine = "xdp"
@@ -44,6 +47,7 @@ class XdpSource:
     def __init__(
         self, nics: list[Nic], cells_per_queue: int, cell: int = 2048, ring: int | None = None,
         xdp_mode: str = "auto", use_clock: str | None = None, promiscuous: bool = False,
+        filter: Program | None = None, unwanted: str = "drop",
     ) -> None:  # fmt: skip
         self.cell, self._mode = cell, xdp_mode
         self._clock = use_clock or best_clock()
@@ -55,7 +59,9 @@ class XdpSource:
         per_queue = sum(memory.page_round(1024 + n) for n in (rx_entries * 16, fill_entries * 8, 1024))
         self._region = memory.Region(len(self.queues) * (per_queue + 3 * 4096))
         self._unstamped = bpf.Map(bpf.ARRAY, 8, 1, bpf.MMAPABLE)
-        self._hooks = [Hook(n.rx_queues, list(n.queues), self._unstamped, self._clock) for n in nics]
+        code = translate(filter, **FILTER_REGISTERS, **FILTER_LABELS) if filter else None
+        action = {"drop": bpf.XDP_DROP, "host": bpf.XDP_PASS}[unwanted]
+        self._hooks = [Hook(n.rx_queues, list(n.queues), self._unstamped, self._clock, code, action) for n in nics]
         self._promiscuous = [Promiscuous(nic.index) for nic in nics] if promiscuous else []
         self._sockets: list[xsk.Socket] = []
         self._rings: list[tuple[xsk.Ring, xsk.Ring]] = []
@@ -123,7 +129,7 @@ class XdpSource:
 
     def counts(self, pool: k.Pool, queue: int) -> HookCounts:
         place = self.queues[queue]
-        received, octets = self._hooks[place.interface_id].received(place.queue)
+        received, octets, unwanted = self._hooks[place.interface_id].received(place.queue)
         in_ring, exhausted, late = ring_counts(pool, self.rings, queue)
         kernel = self._sockets[queue].statistics()
         unexplained = kernel.rx_fill_ring_empty - exhausted - late  # lost since the capture thread last looked
@@ -133,7 +139,7 @@ class XdpSource:
             "rx_ring_full": kernel.rx_ring_full,
             "oversize": kernel.rx_dropped - kernel.rx_fill_ring_empty,
         }
-        return HookCounts(received, octets, in_ring, drops)
+        return HookCounts(received, octets, in_ring, drops, unwanted)
 
     def describe(self) -> dict[str, object]:
         return {"xdp_mode": "/".join(sorted(set(self.modes))), "zero_copy": self.zero_copy}

@@ -1,0 +1,81 @@
+"""Write packets to disk: at full speed, and all of them at one million a second, beside tcpdump and dumpcap.
+
+    sudo .venv/bin/python bench/write.py --folder /var/tmp
+
+The packets in each file are counted by capinfos where it is installed, and must be those that were
+reported.  What the page cache took counts as written, for all alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import common
+from wirecap.errors import WirecapError
+from wirecap.lab.process import find, run
+
+RECORD_BYTES = 40
+"""What a file takes for a packet besides its bytes, at the most: pcapng's enhanced packet block with padding."""
+
+
+def in_file(file: Path) -> int | None:
+    """The packets in a capture file, by a program that is not ours; None where it is not installed."""
+    if not find("capinfos"):
+        return None
+    found = re.search(r"Number of packets:\s*=?\s*(\d+)", run(["capinfos", "-M", "-c", str(file)]).output)
+    return int(found[1]) if found else None
+
+
+def rounds(
+    args: argparse.Namespace, tools: list[str], packets: int, rate_pps: float | None, folder: Path
+) -> list[common.Run]:
+    runs = []
+    for number in range(args.rounds):
+        for tool in common.turned(tools, number):
+            file = folder / f"{tool}.{'pcap' if tool == 'tcpdump' else 'pcapng'}"
+
+            def send(sender: Any) -> int:
+                return sender.send_paced(packets, rate_pps) if rate_pps else sender.send(packets)
+
+            one = common.measure(tool, number, send, args, args.options.split(), file)
+            counted = in_file(file)
+            if counted is not None and counted != one.delivered:
+                one.faults.append(f"{one.delivered} packets reported, {counted} in the file")
+            size = file.stat().st_size
+            file.unlink()
+            runs.append(one)
+            common.console.print(
+                f"round {number + 1}: {tool}: {one.rate_pps / 1e6:.2f} Mp/s, {one.dropped} dropped, {size / 1e6:.0f} MB"
+            )
+    return sorted(runs, key=lambda one: tools.index(one.tool))
+
+
+def body(args: argparse.Namespace) -> dict[str, Any]:
+    tools = ["wirecap", *common.present(args.peers)]
+    with tempfile.TemporaryDirectory(dir=args.folder, prefix="wcbench-") as name:
+        folder = Path(name)
+        need = max(args.packets, args.paced) * (args.size + RECORD_BYTES)
+        if shutil.disk_usage(folder).free < 1.2 * need:
+            raise WirecapError(
+                f"{args.folder} has no room for {need / 1e9:.1f} GB", "fewer --packets, or another --folder"
+            )
+        full = rounds(args, tools, args.packets, None, folder)
+        paced = rounds(args, tools, args.paced, args.rate, folder)
+    against = common.show(f"write: {args.packets:,} frames of {args.size} bytes at full speed", full)
+    common.show(f"write: {args.paced:,} frames at {args.rate / 1e6:g} Mp/s", paced)
+    failed = common.faults(full) + common.faults(paced)
+    runs = {"full_speed": common.as_dicts(full), "paced": common.as_dicts(paced)}
+    return {"runs": runs, "ratios": against, "failed": failed}
+
+
+parser = common.options(__doc__.splitlines()[0], 10_000_000, 3, "tcpdump,dumpcap")
+parser.add_argument("--paced", type=int, default=10_000_000, help="packets of a paced run")
+parser.add_argument("--rate", type=float, default=1e6, help="packets a second of a paced run")
+parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="where the files go, for a while")
+parser.add_argument("--options", default="", help="more options for wirecap capture")
+common.main(body, parser)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from wirecap import __version__
 from wirecap.config import CaptureConfig, QueueSpec, WriteConfig
+from wirecap.engine.decisions import KEPT_DECISIONS
 from wirecap.engine.engine import Engine
 from wirecap.errors import UsageError
 from wirecap.filters.expression import compile_filter
@@ -92,6 +93,7 @@ def engine_of(config: CaptureConfig, source: Source, application: Application) -
         source, application, M=config.pool.M, R=config.pool.R, T=config.T, advanced=config.mode == "advanced",
         groups=_groups(config, source), capture_threads=config.capture_threads, cpus=config.cpus,
         settings=CaptureSettings(timeout_ns=config.timeout_ns), limit=config.count or 0,
+        decisions=KEPT_DECISIONS if config.decisions_file else 0,
     )  # fmt: skip
 
 

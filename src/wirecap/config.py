@@ -170,6 +170,8 @@ class CaptureConfig:
     timeout_ns: int = 1_000_000
     buddies: tuple[tuple[QueueSpec, ...], ...] = ()
     keep_going: bool = False
+    decisions_file: str | None = None
+    """Where to keep the last offload decisions (engine/decisions.py)."""
     summary_json: str | None = None
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from wirecap import assemble
 from wirecap.config import CaptureConfig, WriteConfig
-from wirecap.engine import accounting
+from wirecap.engine import accounting, decisions
 from wirecap.engine.engine import Engine
 from wirecap.errors import WirecapError
 from wirecap.handlers.pipeline import Pipeline
@@ -60,6 +60,8 @@ def run_capture(config: CaptureConfig, write: WriteConfig | None, display: Progr
                 _watch(engine, application, config, display, interrupts)
             finally:
                 engine.stop(interrupts.give_up)
+        if config.decisions_file:
+            decisions.save(engine, config.decisions_file)
         return _closing(engine, application)
     finally:
         source.close()

@@ -111,6 +111,7 @@ PRINTS = "it formats printed packets, and wirecap prints none"
 @engine("--cell", type=SIZE, default=2048, show_default=True, help="Bytes for a packet: 2048 or 4096.")
 @engine("--ring", "ring_cells", type=COUNT, help="Bound of the attached cells of a queue; it adapts if not given.")
 @engine("--xdp-mode", type=click.Choice(config.XDP_MODES), default="auto", show_default=True, help="Where XDP runs.")
+@engine("--decisions", "decisions_file", metavar="FILE", help="Keep the last offload decisions, for a replay.")
 @engine("--kernel-filter", type=click.Choice(["drop", "host"]),
         help="Run the filter in the XDP program; what it does not want is dropped, or goes to the host.")  # fmt: skip
 @engine("--capture-threads", type=COUNT, help="One for each queue if not given.")
@@ -211,6 +212,7 @@ def _capture_config(given: dict[str, Any], expression: str) -> CaptureConfig:
         timeout_ns=given["timeout_ns"],
         buddies=given["buddies"],
         keep_going=given["keep_going"],
+        decisions_file=given["decisions_file"],
         summary_json=given["summary_json"],
     )
 

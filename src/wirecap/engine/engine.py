@@ -22,20 +22,22 @@ class Engine:
     """One capture: a source, its pool, an application.
 
     capture_threads: how many serve the queues, None for one each.  cpus: cores to pin threads to, capture
-    threads first, round robin.  limit: packets to deliver, 0 for no limit.
+    threads first, round robin.  limit: packets to deliver, 0 for no limit.  decisions: how many of the last
+    offload decisions to keep (engine/decisions.py).
     """
 
     def __init__(
         self, source: Source, application: Application, *, M: int = 256, R: int = 100, T: int = 60,
         advanced: bool = False, groups: list[list[int]] | None = None, capture_threads: int | None = None,
         cpus: tuple[int, ...] = (), settings: CaptureSettings | None = None, limit: int = 0,
+        decisions: int = 0,
     ) -> None:  # fmt: skip
         self.source, self.application = source, application
         self.M, self.R, self.T, self.advanced = M, R, T, advanced
         self.layout = application.layout(len(source.queues))
         self.consumers = self.layout.handlers + self.layout.writers
         together = [list(range(self.layout.handlers))]
-        self.pool = build(source, M, R, self.layout.consumer_of, groups or together, self.consumers)
+        self.pool = build(source, M, R, self.layout.consumer_of, groups or together, self.consumers, decisions)
         self.pool.control[k.LIMIT] = limit
         self.pool.control[k.THRESHOLD] = T
         self.pool.control[k.ADVANCED] = advanced and self.layout.sharing

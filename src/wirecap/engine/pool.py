@@ -10,11 +10,14 @@ from wirecap.kernels.handle import TALLY_WORDS
 from wirecap.source.base import Source
 
 
-def build(source: Source, M: int, R: int, consumer_of: list[int], groups: list[list[int]], consumers: int) -> k.Pool:
+def build(
+    source: Source, M: int, R: int, consumer_of: list[int], groups: list[list[int]], consumers: int, decisions: int = 0
+) -> k.Pool:
     """The pool of every home queue of ``source``.
 
     consumer_of: the home consumer of each home queue.  groups: buddy groups, lists of consumers; every home
     consumer is in exactly one.  consumers: how many there are, writers behind handlers included.
+    decisions: how many offload decisions to keep.
     """
     queues = len(source.queues)
     slots = 2 * R
@@ -35,6 +38,7 @@ def build(source: Source, M: int, R: int, consumer_of: list[int], groups: list[l
         members=np.zeros((consumers, 1 + consumers), np.int64),
         control=np.zeros(k.CONTROL_WORDS, np.int64),
         tallies=np.zeros((consumers, queues, TALLY_WORDS), np.int64),
+        decisions=np.zeros((decisions, k.DECISION_WORDS + consumers), np.int64),
     )
     pool.control[k.LANE_MASK] = mask
     pool.control[k.CAPACITY] = R

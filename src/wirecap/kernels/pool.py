@@ -37,8 +37,13 @@ RING_WORDS = 16
 
 # words of Pool.control, shared by all threads of an engine
 PHASE, CLOCK_OFFSET, LIMIT, BUDGET, THRESHOLD, CAPACITY, ADVANCED, REFUSED, LANE_MASK = range(9)
+DECIDED = 9
 CONTROL_WORDS = 16
 RUN, DRAIN, CLOSE, FINISH, ABORT = range(5)  # CLOSE: no more chunks for handlers; FINISH: nor for writers
+
+# words of a row of Pool.decisions, before the depths that were seen
+DECISION_HOME, DECISION_GROUP, DECISION_THRESHOLD, DECISION = range(4)
+DECISION_WORDS = 4
 
 
 class Pool(NamedTuple):
@@ -57,11 +62,12 @@ class Pool(NamedTuple):
     members: Any  # int64 (C, 1 + C); row g = how many, then the consumers of buddy group g
     control: Any  # int64 (CONTROL_WORDS,)
     tallies: Any  # int64 (C, Q, TALLY_WORDS): each consumer's counters, by home queue
+    decisions: Any  # int64 (N, DECISION_WORDS + C): the last N offload decisions; N = 0: none are kept
 
 
 POOL = types.NamedTuple(
     (octets, table, types.uint32[:, ::1], types.uint32[:, ::1], table, words, words, table, table, words, table, words,
-     types.int64[:, :, ::1]),
+     types.int64[:, :, ::1], table),
     Pool,
 )  # fmt: skip
 
@@ -98,14 +104,8 @@ def hand_over(pool, queue, slot, count, depths):
     m = slot * SLOT_WORDS
     consumer = pool.queues[q + CONSUMER]
     if load(pool.control, ADVANCED) == 1:
-        group = pool.queues[q + GROUP]
-        members = pool.members[group]
-        for i in range(members[0]):
-            depths[members[1 + i]] = depth(pool.lanes, lane(pool, members[1 + i]))
         home = consumer
-        consumer = choose(
-            home, depths, members[1:], members[0], pool.control[CAPACITY], load(pool.control, THRESHOLD)
-        )
+        consumer = offload(pool, home, pool.queues[q + GROUP], depths)
         if consumer != home:
             pool.meta[m + OFFLOADED] = 1
             pool.queues[q + OFFLOADED_CHUNKS] += 1
@@ -115,6 +115,22 @@ def hand_over(pool, queue, slot, count, depths):
         pool.queues[q + PARTIAL_CHUNKS] += 1
     store(pool.meta, m + STATE, pool.meta[m + STATE] - FILLING + CAPTURED)
     push(pool.lanes, lane(pool, consumer), pool.control[LANE_MASK], slot)
+
+
+@inline
+def offload(pool, home, group, depths):
+    """Which capture queue of the buddy group gets a chunk; the decision is kept where a log was asked for."""
+    members = pool.members[group]
+    for i in range(members[0]):
+        depths[members[1 + i]] = depth(pool.lanes, lane(pool, members[1 + i]))
+    threshold = load(pool.control, THRESHOLD)
+    chosen = choose(home, depths, members[1:], members[0], pool.control[CAPACITY], threshold)
+    if pool.decisions.shape[0]:
+        row = pool.decisions[fetch_add(pool.control, DECIDED, 1) % pool.decisions.shape[0]]
+        row[DECISION_HOME], row[DECISION_GROUP], row[DECISION_THRESHOLD], row[DECISION] = home, group, threshold, chosen
+        for i in range(depths.size):
+            row[DECISION_WORDS + i] = depths[i]
+    return chosen
 
 
 @inline

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from wirecap import assemble
@@ -12,7 +12,7 @@ from wirecap.chunk import Chunk
 from wirecap.config import CaptureConfig, PoolConfig, QueueSpec
 from wirecap.engine import accounting
 from wirecap.engine.engine import Engine
-from wirecap.errors import UsageError, WirecapError
+from wirecap.errors import UsageError
 from wirecap.handlers.base import Layout, Selection
 from wirecap.kernels import handle as h
 from wirecap.kernels import libc
@@ -126,7 +126,7 @@ def open(
     failed.
     """
     names = [source] if isinstance(source, str) else list(source)
-    is_file = len(names) == 1 and (os.path.exists(names[0]) or "/" in names[0] or names[0].endswith(_SUFFIXES))
+    is_file = len(names) == 1 and (Path(names[0]).exists() or "/" in names[0] or names[0].endswith(_SUFFIXES))
     if not names:
         raise UsageError("nothing to capture from", "give an interface or a file")
     config = CaptureConfig(

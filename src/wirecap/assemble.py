@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from wirecap import __version__
 from wirecap.config import CaptureConfig, QueueSpec, WriteConfig
@@ -23,10 +24,11 @@ from wirecap.source.file import FileSource
 from wirecap.source.xdp import Nic, XdpSource
 
 
-def source_of(config: CaptureConfig) -> Source:
+def source_of(config: CaptureConfig, write: WriteConfig | None = None) -> Source:
     """Open what the configuration names; nothing is let in yet.  Raises UsageError or SystemCallError."""
     if config.read_file is not None:
-        return FileSource(config.read_file)
+        keep_apart = write is not None and write.format == "pcapng"  # there each packet names its interface
+        return FileSource(config.read_file, keep_apart)
     if config.engine not in ("auto", "xdp"):
         raise UsageError(f"there is no engine {config.engine!r} yet", "take --engine xdp")
     return netns.call(config.netns, _xdp_source, config)
@@ -61,10 +63,9 @@ def _nic(spec: QueueSpec, take_over: bool) -> Nic:
 
 
 def _available_bytes() -> int:
-    with open("/proc/meminfo") as file:
-        for line in file:
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) << 10
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) << 10
     return 1 << 62
 
 
@@ -80,7 +81,7 @@ def select(expression: str, source: Source) -> Selection:
     """The filter as threads apply it."""
     if not expression.strip():
         return Selection()
-    link_types = {interface.linktype for interface in source.interfaces} or {1}
+    link_types = {interface.dlt for interface in source.interfaces} or {1}
     if len(link_types) > 1:
         raise UsageError("the file's interfaces have different link types", "a filter fits one of them only")
     native = NativeFilter(compile_filter(expression, link_types.pop()))

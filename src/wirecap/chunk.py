@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wirecap.kernels import pool as k
 from wirecap.source.base import SourceQueue
+
+T = TypeVar("T", bound=np.generic)
 
 
 class Chunk:
@@ -89,7 +92,7 @@ class Chunk:
         if self._give_back is None:
             raise ValueError("this chunk was released: copy what you keep before the loop's next turn")
 
-    def _row(self, table: NDArray[np.generic]) -> NDArray[np.generic]:  # type: ignore[type-arg,misc]
+    def _row(self, table: NDArray[T]) -> NDArray[T]:
         self._check()
         row = table[self._slot, : self._count]
         row.flags.writeable = False

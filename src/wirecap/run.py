@@ -19,7 +19,7 @@ from wirecap.observe.progress import Progress
 from wirecap.observe.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
 
 class Interrupts:
@@ -48,7 +48,7 @@ def run_capture(config: CaptureConfig, write: WriteConfig | None, display: Progr
 
     A run that fails half-way raises, with the summary so far in the error's ``summary``.
     """
-    source = assemble.source_of(config)
+    source = assemble.source_of(config, write)
     try:
         application = assemble.application_of(config, write, source)
         assemble.prepare(source, application, lambda name: display.say(f"wirecap: compiling {name} (once)"))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import click
 
-from wirecap.errors import UsageError
-
 
 def interfaces(namespace: str | None) -> None:
     """The interfaces with their queues, driver, state, XDP and addresses, and whether they are capture ports."""

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable
 
-
 from wirecap.engine import accounting
 from wirecap.engine.pool import build
 from wirecap.engine.threads import Worker, pin, prefer
@@ -56,7 +55,9 @@ class Engine:
         """Threads first, then packets: nothing arrives before it can be taken."""
         self.application.open(self)
         for consumer in range(self.consumers if self.layout.threads else 0):
-            kind, workers = ("handler", self._handlers) if consumer < self.layout.handlers else ("writer", self._writers)
+            kind, workers = (
+                ("handler", self._handlers) if consumer < self.layout.handlers else ("writer", self._writers)
+            )
             workers.append(self._worker(f"{kind} {consumer}", self.application.run, self, consumer))
         shares = [list(range(i, len(self.source.queues), self._threads)) for i in range(self._threads)]
         for number, mine in enumerate(shares):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wirecap.kernels import lanes
 from wirecap.kernels import pool as k
@@ -58,6 +59,7 @@ def build(
     return pool
 
 
-def queue_words(pool: k.Pool, queue: int) -> np.ndarray:
+def queue_words(pool: k.Pool, queue: int) -> NDArray[np.int64]:
     """A home queue's words, a view."""
-    return pool.queues[queue * k.QUEUE_WORDS : (queue + 1) * k.QUEUE_WORDS]
+    words: NDArray[np.int64] = pool.queues
+    return words[queue * k.QUEUE_WORDS : (queue + 1) * k.QUEUE_WORDS]

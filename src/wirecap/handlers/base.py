@@ -13,6 +13,7 @@ from wirecap.kernels.handle import everything
 if TYPE_CHECKING:
     from wirecap.engine.engine import Engine
 
+
 @dataclass(frozen=True)
 class Layout:
     """Which threads an application has.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from wirecap.errors import UsageError
 from wirecap.files import pcap, pcapng
 from wirecap.files.buffers import Buffers
 from wirecap.files.interface import Interface
-from wirecap.files.rotation import NO_LIMIT, Action, Rotation, compression_of, queue_path
+from wirecap.files.rotation import Action, Rotation, compression_of, queue_path
 from wirecap.files.sink import Sink
 from wirecap.handlers.base import Selection
 from wirecap.kernels import handle as h
@@ -85,7 +85,9 @@ class QueueWriter:
         self._writer, self._engine, self.config = writer, engine, writer.config
         self.merge = m.new_merge(len(engine.source.queues), mine, engine.pool.free_slots.shape[1])
         pcapng_format = self.config.format == "pcapng"
-        self._layout = PCAPNG_NS if pcapng_format else PCAP_NS if getattr(self.config, 'nanoseconds', False) else PCAP_US
+        self._layout = (
+            PCAPNG_NS if pcapng_format else PCAP_NS if getattr(self.config, "nanoseconds", False) else PCAP_US
+        )
         self._buffers = Buffers()
         self._rotation = Rotation(self.config, time.time_ns(), path)
         self._compression = compression_of(path)
@@ -137,8 +139,7 @@ class QueueWriter:
 
     def run(self, consumer: int, selection: Selection, direct: bool) -> None:
         """The writer thread: until no packet will come, or the files are full."""
-        merge, engine, scratch = self.merge, self._engine, libc.scratch()
-        settings, counts = merge.settings, merge.counts
+        settings, scratch = self.merge.settings, libc.scratch()
         settings[m.LAYOUT], settings[m.SNAPLEN] = self._layout, self.config.snaplen
         settings[m.CONSUMER], settings[m.DIRECT] = consumer, direct
         settings[m.CLOSING] = k.CLOSE if direct else k.FINISH
@@ -180,7 +181,7 @@ class QueueWriter:
         if reason in (m.CLOSED, m.ABORTED):
             return False
         if reason == m.NEW_INTERFACE:
-            self._check_link_types(self._engine.source.interfaces)
+            self._check_linktypes(self._engine.source.interfaces)
             known = int(self.merge.settings[m.INTERFACES])
             for interface in self._engine.source.interfaces[known:]:
                 if self._layout == PCAPNG_NS:
@@ -206,7 +207,7 @@ class QueueWriter:
         taken = {remove, self._rotation.path} & {sink.path for sink in self._sinks}
         self._close_ended(0 if taken else 1)
         if remove is not None:
-            os.unlink(remove)
+            Path(remove).unlink()
         self._open()
         self.merge.settings[m.PACKETS_LEFT] = self._rotation.full_packets
 

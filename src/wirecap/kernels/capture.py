@@ -162,4 +162,3 @@ def drained(pool, rings, mine):
         if peek(pool, rings, mine[i] * QUEUE_WORDS):
             return False
     return True
-

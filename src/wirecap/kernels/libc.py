@@ -94,9 +94,7 @@ else:
         """Sleep while the low half of words[index] equals expected, at most timeout_ns; may wake early."""
         scratch[2] = timeout_ns // 1_000_000_000
         scratch[3] = timeout_ns % 1_000_000_000
-        _syscall(
-            _FUTEX, words.ctypes.data + index * 8, FUTEX_WAIT_PRIVATE, expected, scratch.ctypes.data + 16, 0, 0
-        )
+        _syscall(_FUTEX, words.ctypes.data + index * 8, FUTEX_WAIT_PRIVATE, expected, scratch.ctypes.data + 16, 0, 0)
 
     @inline
     def futex_wake(words, index):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from numba import types
 
 from wirecap.kernels.atomics import load, store
-from wirecap.kernels.jit import i64, inline, kernel, octets, words
+from wirecap.kernels.jit import i64, kernel, octets, words
 from wirecap.kernels.pool import QUEUE_WORDS
 from wirecap.kernels.rings import (
     FILL_CONSUMER,

@@ -73,10 +73,10 @@ MERGE = types.NamedTuple((words, table, words, words, words, words, words, words
 def new_merge(queues: int, mine: list[int], slots: int) -> Merge:
     """The state before the first chunk; slots: per home queue."""
     places = 1 << (slots - 1).bit_length()
+    cursor, seen, last = np.zeros((3, queues), np.int64)
     return Merge(
         np.array(mine, np.int64), np.zeros((queues, places), np.int64), np.zeros(queues, np.int64),
-        np.full(queues, EMPTY, np.int64), *(np.zeros(queues, np.int64) for _ in range(3)), np.zeros(8, np.int64),
-        np.zeros(16, np.int64),
+        np.full(queues, EMPTY, np.int64), cursor, seen, last, np.zeros(8, np.int64), np.zeros(16, np.int64),
     )  # fmt: skip
 
 
@@ -192,9 +192,9 @@ def emit(pool, merge, queue, bound, out):
 def merge_packets(pool, rings, select, select_state, merge, out, scratch):
     """Write packets into ``out`` from counts[POSITION] on until something needs Python.
 
-    Returns FULL (the next packet does not fit ``out``), FILE_FULL (a packet waits, but
-    FILE_END is reached or PACKETS_LEFT used up), NEW_INTERFACE (it must be described first), IDLE (DEADLINE, CLOCK_REALTIME ns, is over and nothing
-    can be written), CLOSED (no packet will come), ABORTED.
+    Returns FULL (the next packet does not fit ``out``), FILE_FULL (a packet waits, but FILE_END is reached
+    or PACKETS_LEFT used up), NEW_INTERFACE (it must be described first), IDLE (DEADLINE, CLOCK_REALTIME in
+    ns, is over and nothing can be written), CLOSED (no packet will come), ABORTED.
     """
     settings = merge.settings
     while True:

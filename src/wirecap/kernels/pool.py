@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from numba import types
 
 from wirecap.kernels.atomics import compare_swap, fetch_add, load, store
-from wirecap.kernels.jit import i64, inline, kernel, lengths, octets, table, words
+from wirecap.kernels.jit import i64, inline, kernel, octets, table, words
 from wirecap.kernels.lanes import EMPTY, PLACES, depth, pop, push
 from wirecap.kernels.policy import choose
 

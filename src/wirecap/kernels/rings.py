@@ -127,7 +127,6 @@ def count_lost(pool, rings, q, scratch):
         queues[q + LOST] = lost
 
 
-
 @inline
 def wrap(counter):
     """The kernel's uint32 view of one of our counters."""

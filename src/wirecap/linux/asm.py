@@ -82,7 +82,9 @@ def assemble(program: Iterable[Insn]) -> bytes:
         if isinstance(off, str):
             off = labels[off] - place
         if not -32768 <= off <= 32767:
-            raise UsageError(f"the program's jump over {off} instructions does not fit eBPF's 16 bits", "simplify the filter")
+            raise UsageError(
+                f"the program's jump over {off} instructions does not fit eBPF's 16 bits", "simplify the filter"
+            )
         if op in ("be16", "be32", "be64"):
             imm = int(op[2:])
         code += struct.pack("<BBhi", OPCODES[op], src << 4 | dst, off, _signed32(imm))

@@ -7,6 +7,7 @@ import errno
 import mmap
 import os
 import struct
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,8 +79,7 @@ class Map:
 
 def len_possible_cpus() -> int:
     """How many values a per-CPU map's entry has: all possible CPUs, online or not."""
-    with open("/sys/devices/system/cpu/possible") as file:
-        ranges = file.read().strip().split(",")
+    ranges = Path("/sys/devices/system/cpu/possible").read_text().strip().split(",")
     return int(ranges[-1].split("-")[-1]) + 1
 
 

@@ -16,9 +16,10 @@ _DATA, _DATA_END, _DATA_META, _RX_QUEUE = 0, 4, 8, 16
 STAMP_BYTES = 8
 COUNTER_BYTES = 24  # a queue's packets, bytes, and packets that the filter did not want
 
-FILTER_REGISTERS = {"data": 2, "data_end": 3, "scratch": (4, 5, 9), "stack": -256}
-FILTER_LABELS = {"accept": "wanted", "reject": "unwanted"}
-"""What a filter that is put into the program may use, and where it jumps to."""
+FILTER_DATA, FILTER_DATA_END, FILTER_SCRATCH, FILTER_STACK = 2, 3, (4, 5, 9), -256
+"""Registers and frame offset that a filter inside the program uses."""
+FILTER_ACCEPT, FILTER_REJECT = "wanted", "unwanted"
+"""Labels that it jumps to."""
 
 
 def program(
@@ -30,8 +31,8 @@ def program(
     counters: fd of a per-CPU array, an entry of COUNTER_BYTES per queue; sockets: fd of the XSKMAP;
     unstamped: fd of a mapped array whose one word is set when the driver leaves no room for a stamp;
     clock: 'tai' or 'monotonic'; every_queue: no queue is left to the host;
-    filter: code that uses FILTER_REGISTERS and ends at one of FILTER_LABELS; unwanted: what happens to the
-    packets that it does not want, XDP_DROP or XDP_PASS (to the host).
+    filter: code that uses the FILTER_ registers and ends at FILTER_ACCEPT or FILTER_REJECT; unwanted: what
+    happens to the packets that it does not want, XDP_DROP or XDP_PASS (to the host).
     """
     helper = {"tai": "ktime_get_tai_ns", "monotonic": "ktime_get_ns"}[clock]
 
@@ -65,7 +66,7 @@ def program(
         *_add(8, 0, None),
         *_add(8, 8, 1),
         *(filter or []),
-        ("label", "wanted"),
+        ("label", FILTER_ACCEPT),
         ("mov_reg", 1, 6, 0, 0),
         ("mov_imm", 2, 0, 0, -STAMP_BYTES),
         call("xdp_adjust_meta"),
@@ -93,7 +94,7 @@ def program(
     ]
     if filter:
         code += [
-            ("label", "unwanted"),
+            ("label", FILTER_REJECT),
             *_add(8, 16, None),
             ("mov_imm", 0, 0, 0, unwanted),
             ("exit", 0, 0, 0, 0),
@@ -133,9 +134,11 @@ class Hook:
             except SystemCallError as error:
                 if error.errno in (errno.EBUSY, errno.EEXIST):
                     hint = "another program holds it: 'ip link show' names it; stop its owner, or use --engine packet"
-                    raise SystemCallError(f"{interface}: an XDP program is attached already", error.errno, hint) from None
+                    raise SystemCallError(
+                        f"{interface}: an XDP program is attached already", error.errno, hint
+                    ) from None
                 if attempt == attempts[-1]:
-                    hint = error.hint or "try --xdp-mode generic, or --engine packet"
+                    hint = error.hint or "try --xdp-mode generic"
                     raise SystemCallError(f"{interface}: {error.message}", error.errno, hint) from None
         raise AssertionError(mode)
 
@@ -158,7 +161,11 @@ class Hook:
 
 def best_clock() -> str:
     """'tai' where the kernel has bpf_ktime_get_tai_ns (6.1), else 'monotonic'."""
-    code: list[Insn] = [("call", 0, 0, 0, bpf.HELPERS["ktime_get_tai_ns"]), ("mov_imm", 0, 0, 0, 2), ("exit", 0, 0, 0, 0)]
+    code: list[Insn] = [
+        ("call", 0, 0, 0, bpf.HELPERS["ktime_get_tai_ns"]),
+        ("mov_imm", 0, 0, 0, 2),
+        ("exit", 0, 0, 0, 0),
+    ]
     try:
         bpf.Program(assemble(code)).close()
     except SystemCallError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from wirecap.files.interface import Interface
 from wirecap.kernels.pool import Pool
 from wirecap.kernels.rings import Rings
+
 
 @dataclass(frozen=True)
 class SourceQueue:
@@ -53,16 +54,20 @@ class Source(Protocol):
     engine: str
     arena: NDArray[np.uint8]
     queues: list[SourceQueue]
-    interfaces: list[Interface]
     rings: Rings
     truncates: bool
     """True when a captured length can be less than the original."""
     keeps_unread: bool
     """True when what the engine did not read is still there (a file): it does not count as received."""
 
+    @property
+    def interfaces(self) -> list[Interface]:
+        """Where packets come from; a slot's INTERFACE word is an index.  A file's may grow while it is read."""
+        ...
+
     def equip(self, pool: Pool, cells_per_queue: int) -> None: ...
 
-    def kernels(self) -> list[object]:
+    def kernels(self) -> list[Any]:
         """The entry points that ``run`` calls, to be compiled ahead."""
         ...
 

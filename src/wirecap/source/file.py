@@ -14,6 +14,7 @@ from wirecap.kernels import libc
 from wirecap.kernels import pool as k
 from wirecap.kernels.file_loop import STOPPED, file_loop
 from wirecap.kernels.rings import Rings
+from wirecap.kernels.scan_state import MIXED
 from wirecap.source.base import CaptureSettings, HookCounts, SourceQueue
 
 POLL_S = 0.1
@@ -27,8 +28,10 @@ class FileSource:
     truncates = True
     keeps_unread = True
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, keep_apart: bool = True) -> None:
+        """keep_apart: a chunk holds packets of one interface, which costs time where they alternate."""
         self.file = open_capture(path)
+        self.file.state[MIXED] = not keep_apart
         self.queues = [SourceQueue(path, 0)]
         self.arena = self.file.arena
         empty = np.zeros(1, np.int64)

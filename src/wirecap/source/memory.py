@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -52,7 +54,7 @@ class MemorySource:
             words = pool.queues[queue * k.QUEUE_WORDS : (queue + 1) * k.QUEUE_WORDS]
             words[r.MEMORY_STATISTICS] = (rx.descriptors + self._rx_entries * 16) // 8
 
-    def kernels(self) -> list[object]:
+    def kernels(self) -> list[Any]:
         return [capture_loop, inject]
 
     def run(self, pool: k.Pool, mine: list[int], settings: CaptureSettings) -> None:

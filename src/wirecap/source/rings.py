@@ -30,7 +30,9 @@ def ring_sizes(cells_per_queue: int, ring: int | None) -> tuple[tuple[int, int],
     return (least, target), entries, 2 * entries
 
 
-def equip_queue(pool: k.Pool, queue: int, fill: Ring, rx: Ring, socket: int, bounds: tuple[int, int], first: int, cell: int) -> None:
+def equip_queue(
+    pool: k.Pool, queue: int, fill: Ring, rx: Ring, socket: int, bounds: tuple[int, int], first: int, cell: int
+) -> None:
     """Put a queue's free cells on its stack and the places of its rings into its words.
 
     first: the byte in the arena where the queue's cells begin.
@@ -49,9 +51,7 @@ def equip_queue(pool: k.Pool, queue: int, fill: Ring, rx: Ring, socket: int, bou
     words[r.TARGET] = words[r.LEAST_LEFT] = bounds[1]
 
 
-def run_capture(
-    pool: k.Pool, rings: r.Rings, mine: list[int], wait_fd: int, settings: CaptureSettings
-) -> None:
+def run_capture(pool: k.Pool, rings: r.Rings, mine: list[int], wait_fd: int, settings: CaptureSettings) -> None:
     """A capture thread over rings."""
     words = np.zeros(8, np.int64)
     words[TIMEOUT_NS], words[COALESCE_NS] = settings.timeout_ns, settings.coalesce_ns

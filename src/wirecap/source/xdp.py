@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import select
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +16,10 @@ from wirecap.filters.program import Program
 from wirecap.kernels import pool as k
 from wirecap.kernels.capture import capture_loop
 from wirecap.kernels.rings import HEADROOM_BYTES, STAMP_BYTES, Rings
-from wirecap.linux import bpf, clock, memory, xsk
+from wirecap.linux import bpf, clock, memory, xdp_program, xsk
+from wirecap.linux.asm import Insn
 from wirecap.linux.promiscuous import Promiscuous
-from wirecap.linux.xdp_program import FILTER_LABELS, FILTER_REGISTERS, Hook, best_clock, counter_array
+from wirecap.linux.xdp_program import Hook, best_clock, counter_array
 from wirecap.source.base import CaptureSettings, HookCounts, SourceQueue
 from wirecap.source.rings import equip_queue, ring_counts, ring_sizes, run_capture
 
@@ -59,7 +61,7 @@ class XdpSource:
         per_queue = sum(memory.page_round(1024 + n) for n in (rx_entries * 16, fill_entries * 8, 1024))
         self._region = memory.Region(len(self.queues) * (per_queue + 3 * 4096))
         self._unstamped = bpf.Map(bpf.ARRAY, 8, 1, bpf.MMAPABLE)
-        code = translate(filter, **FILTER_REGISTERS, **FILTER_LABELS) if filter else None
+        code = _inside_kernel(filter) if filter else None
         action = {"drop": bpf.XDP_DROP, "host": bpf.XDP_PASS}[unwanted]
         self._hooks = [Hook(n.rx_queues, list(n.queues), self._unstamped, self._clock, code, action) for n in nics]
         self._promiscuous = [Promiscuous(nic.index) for nic in nics] if promiscuous else []
@@ -89,7 +91,7 @@ class XdpSource:
             first = queue * cells_per_queue * self.cell
             equip_queue(pool, queue, fill, rx, self._sockets[queue].fd, self._bounds, first, self.cell)
 
-    def kernels(self) -> list[object]:
+    def kernels(self) -> list[Any]:
         return [capture_loop]
 
     def run(self, pool: k.Pool, mine: list[int], settings: CaptureSettings) -> None:
@@ -153,3 +155,12 @@ class XdpSource:
             socket.close()
         self._region.close()
         self._unstamped.close()
+
+
+def _inside_kernel(filter: Program) -> list[Insn]:
+    """A filter as a part of the XDP program."""
+    p = xdp_program
+    return translate(
+        filter, data=p.FILTER_DATA, data_end=p.FILTER_DATA_END, scratch=p.FILTER_SCRATCH, stack=p.FILTER_STACK,
+        accept=p.FILTER_ACCEPT, reject=p.FILTER_REJECT,
+    )  # fmt: skip

@@ -30,7 +30,9 @@ from wirecap.traffic.liveframes import LiveFrames
 
 WIRECAP = [sys.executable, "-m", "wirecap"]
 READY = r"^wirecap: capturing on"
-NAME = "wcbench"
+PREFIX = "wb"
+NAME = f"{PREFIX}{os.getpid()}b"
+"""Two benchmarks at once spoil each other's figures, but not each other's testbeds."""
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 DISTURBED = 0.05
 """A sender that waited this share of its time for its CPU shared it with something else: the round means little."""
@@ -243,6 +245,7 @@ def main(body: Callable[[argparse.Namespace], dict[str, Any]], parser: argparse.
     """Compile ahead, run, remove the testbed, write the JSON; exit status 1 where numbers contradict each other."""
     args = parser.parse_args()
     try:
+        testbed.remove_orphans(PREFIX)
         process.run([*WIRECAP, "warmup"], timeout_s=300)
         found = body(args)
     except (WirecapError, KeyboardInterrupt) as error:

@@ -10,10 +10,8 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -21,7 +19,7 @@ from wirecap.errors import UsageError, WirecapError
 from wirecap.lab import testbed as lab
 from wirecap.linux import netns
 
-NAME = re.compile(r"wt([0-9]+)[a-z]+")
+PREFIX = "wt"
 _serial = itertools.count()
 
 
@@ -42,7 +40,7 @@ def _path() -> str:
 
 @functools.cache
 def _no_testbed() -> str | None:
-    _remove_orphans()
+    lab.remove_orphans(PREFIX)
     name = _fresh()
     try:
         lab.up(name, queues=2)
@@ -60,15 +58,7 @@ def _fresh() -> str:
         letters = chr(ord("a") + number % 26) + letters
         number //= 26
         if not number:
-            return f"wt{os.getpid()}{letters}"
-
-
-def _remove_orphans() -> None:
-    """Testbeds of test runs that were killed."""
-    for name in netns.names():
-        found = NAME.fullmatch(name)
-        if found and not Path(f"/proc/{found[1]}").exists():
-            _remove(name)
+            return f"{PREFIX}{os.getpid()}{letters}"
 
 
 def _remove(name: str) -> None:

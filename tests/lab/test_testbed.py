@@ -186,6 +186,24 @@ def test_a_testbed_with_a_longer_name_is_left_alone(testbed: Make, fresh_name: s
 
 
 @pytest.mark.live
+def test_orphans_are_those_of_ended_processes() -> None:
+    """remove_orphans() removes what an ended process left, and nothing of one that runs."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    prefix = f"wo{os.getpid() % 1000}x"
+    orphan, living = f"{prefix}{ended.pid}a", f"{prefix}{os.getpid()}a"
+    try:
+        for name in (orphan, living):
+            netns.create(name)
+        lab.remove_orphans(prefix)
+        assert orphan not in netns.names()
+        assert living in netns.names()
+    finally:
+        netns.delete(orphan)
+        netns.delete(living)
+
+
+@pytest.mark.live
 def test_foreign_interfaces_are_not_removed(fresh_name: str) -> None:
     """A namespace that holds something else is kept, and the message names it."""
     lab.up(fresh_name, queues=1)

@@ -147,8 +147,9 @@ class Dpdk(Capture):
         device = f"net_af_xdp0,iface={self.interface},start_queue={self.queue},queue_count=1{self.driver}"
         cpu = self.cpu or 0
         return [
-            "dpdk-testpmd", *_dpdk_memory(), "--no-pci", "--no-telemetry", "--lcores", f"0@{cpu},1@{cpu}",
-            "--vdev", device, "--", "--forward-mode=rxonly", "--nb-cores=1", "--burst=64", "--stats-period=0",
+            "dpdk-testpmd", *_dpdk_memory(), "--no-pci", "--no-telemetry", "--file-prefix", self.interface,
+            "--lcores", f"0@{cpu},1@{cpu}", "--vdev", device, "--",
+            "--forward-mode=rxonly", "--nb-cores=1", "--burst=64", "--stats-period=0",
             f"--total-num-mbufs={self.buffers}", f"--rxd={self.ring}", "--txd=512",
         ]  # fmt: skip
 

@@ -111,6 +111,14 @@ def status(name: str = NAME) -> Testbed:
     return Testbed(name, True, tuple(nics))
 
 
+def remove_orphans(prefix: str) -> None:
+    """Remove testbeds called ``prefix``, a process id and letters, whose process has ended without removing them."""
+    for name in netns.names():
+        found = re.fullmatch(re.escape(prefix) + "([0-9]+)[a-z]+", name)
+        if found and not Path("/proc", found[1]).exists():
+            down(name)
+
+
 def _check(name: str, queues: int, nics: int, mtu: int) -> None:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
         raise UsageError(f"{name!r} cannot name a testbed", "letters, digits, _ and -, a letter first")

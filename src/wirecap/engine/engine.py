@@ -9,6 +9,7 @@ from collections.abc import Callable
 from wirecap.engine import accounting
 from wirecap.engine.pool import build
 from wirecap.engine.threads import Worker, pin, prefer
+from wirecap.errors import WirecapError
 from wirecap.handlers.base import Application
 from wirecap.kernels import lanes
 from wirecap.kernels import pool as k
@@ -48,6 +49,7 @@ class Engine:
         self._writers: list[Worker] = []
         self.started = self.ended = 0.0
         self.stopped = False
+        self._source_failure: WirecapError | None = None
         self.changed = threading.Event()
         """Set when something happened that the owner should look at: a thread ended, a limit was reached."""
 
@@ -82,7 +84,12 @@ class Engine:
         self._wake()
 
     def running(self) -> bool:
-        """False once a thread failed, the packet limit is reached or a source that ends by itself has ended."""
+        """False once a thread or the source failed, the packet limit is reached, or a file has ended."""
+        try:
+            self.source.check()
+        except WirecapError as error:
+            self._source_failure = error
+            return False
         if not all(worker.is_alive() for worker in self._handlers + self._writers):
             return False
         if any(worker.failure for worker in self._capture):
@@ -161,7 +168,7 @@ class Engine:
         for worker in self._handlers + self._writers + self._capture:
             if worker.failure:
                 return worker.failure
-        return None
+        return self._source_failure
 
     def depths(self) -> list[int]:
         """Chunks waiting in each capture queue."""

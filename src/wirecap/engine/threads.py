@@ -7,6 +7,9 @@ import threading
 from collections.abc import Callable
 
 from wirecap.errors import UsageError
+from wirecap.linux import syscall
+
+PR_SET_NAME = 15  # linux/prctl.h
 
 
 class Worker(threading.Thread):
@@ -18,12 +21,18 @@ class Worker(threading.Thread):
         self.failure: BaseException | None = None
 
     def run(self) -> None:
+        _set_name(self.name)
         try:
             self._work()
         except BaseException as error:
             self.failure = error
         finally:
             self._ended()
+
+
+def _set_name(name: str) -> None:
+    """Name the calling thread for ``top -H`` and its like, which show 15 bytes."""
+    syscall.libc.prctl(PR_SET_NAME, name.replace("wirecap ", "wirecap-").replace(" ", "-").encode()[:15], 0, 0, 0)
 
 
 def pin(worker: Worker, cpus: tuple[int, ...], number: int) -> None:

@@ -16,7 +16,7 @@ from wirecap.errors import SystemCallError
 from wirecap.linux import syscall
 
 MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, PROG_LOAD = 0, 1, 2, 5
-TEST_RUN, LINK_CREATE = 10, 28
+TEST_RUN, OBJECT_INFO, LINK_CREATE = 10, 15, 28
 ARRAY, PERCPU_ARRAY, XSKMAP = 2, 6, 17
 MMAPABLE = 1 << 10
 PROG_XDP = 6
@@ -158,6 +158,12 @@ class Link:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+
+    def ifindex(self) -> int:
+        """The interface that it is attached to, 0 once that is gone."""
+        info = ctypes.create_string_buffer(64)
+        _bpf(OBJECT_INFO, struct.pack("<IIQ", self.fd, len(info), ctypes.addressof(info)), "reading a BPF link")
+        return int(struct.unpack_from("<I", info, 16)[0])  # bpf_link_info.xdp.ifindex
 
     def close(self) -> None:
         if self.fd >= 0:

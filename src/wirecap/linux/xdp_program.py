@@ -142,6 +142,10 @@ class Hook:
                     raise SystemCallError(f"{interface}: {error.message}", error.errno, hint) from None
         raise AssertionError(mode)
 
+    def is_attached(self) -> bool:
+        """False before ``attach``, after ``detach``, and once the interface is gone."""
+        return self.link is not None and self.link.ifindex() != 0
+
     def detach(self) -> None:
         """Let no more packets in; returns when none is under way."""
         if self.link:

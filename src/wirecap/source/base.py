@@ -79,6 +79,10 @@ class Source(Protocol):
         """Let packets in."""
         ...
 
+    def check(self) -> None:
+        """Raise WirecapError when no packet can come any more (the interface is gone)."""
+        ...
+
     def stop(self) -> None:
         """Let no more packets in; returns when none is under way."""
         ...

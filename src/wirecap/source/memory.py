@@ -77,6 +77,8 @@ class MemorySource:
     def start(self) -> None:
         self._open = True
 
+    def check(self) -> None: ...
+
     def stop(self) -> None:
         self._open = False
 

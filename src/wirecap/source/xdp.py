@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from wirecap.errors import SystemCallError
+from wirecap.errors import SystemCallError, WirecapError
 from wirecap.files.interface import Interface
 from wirecap.filters.ebpf import translate
 from wirecap.filters.program import Program
@@ -124,6 +124,11 @@ class XdpSource:
             }
             message = f"{nic.name} queue {queue}: {error.message}"
             raise SystemCallError(message, error.errno, hints.get(error.errno, error.hint)) from None
+
+    def check(self) -> None:
+        for nic, hook in zip(self._nics, self._hooks, strict=True):
+            if not hook.is_attached():
+                raise WirecapError(f"{nic.name} is gone", "what was captured before is kept")
 
     def stop(self) -> None:
         for hook in self._hooks:

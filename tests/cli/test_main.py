@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -148,3 +149,16 @@ def test_reader_that_goes_away():
     assert done.stdout.strip() in ("0", "1")
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize("seconds", [0.15, 0.25, 0.4, 0.6])
+def test_interrupted_start_is_one_line(seconds, mixed_trace, tmp_path):
+    """Ctrl-C while modules are imported or kernels compiled: exit status 1, and 'interrupted' as the last line."""
+    command = [sys.executable, "-m", "wirecap", "capture", "-q", "-r", str(mixed_trace)]
+    environment = os.environ | {"WIRECAP_CACHE_DIR": str(tmp_path)}  # cold: it compiles for seconds
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    time.sleep(seconds)
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert errors == "wirecap: interrupted\n"

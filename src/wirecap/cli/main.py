@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
+from types import FrameType
 from typing import Any
 
 import click
@@ -85,14 +88,37 @@ def main(ctx: click.Context) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit status: 0 done, 1 a run that failed, 2 bad usage or input."""
+    if "_WIRECAP_COMPLETE" in os.environ:  # the shell asks for completions
+        main.main(prog_name="wirecap")
+    interrupted = _note_interrupts()
     try:
-        status = main.main(list(arguments), prog_name="wirecap", standalone_mode=False)
+        # Not main.main(): it prints an empty line when it is interrupted.
+        with main.make_context("wirecap", list(arguments)) as context:
+            main.invoke(context)
         sys.stdout.flush()
-        return status if isinstance(status, int) else 0
+        return 0
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else 1
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
     except BaseException as error:
-        return report(error)
+        # An interrupted import ends as an ImportError, an interrupted destructor as nothing at all.
+        return report(KeyboardInterrupt() if interrupted else error)
+
+
+def _note_interrupts() -> list[int]:
+    """Ctrl-C raises KeyboardInterrupt as ever, and is noted in the list."""
+    noted: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        noted.append(number)
+        raise KeyboardInterrupt
+
+    # A script's background job ignores SIGINT, and goes on doing so.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        with suppress(ValueError):  # not the main thread
+            signal.signal(signal.SIGINT, handle)
+    return noted
 
 
 def report(error: BaseException) -> int:
@@ -103,9 +129,8 @@ def report(error: BaseException) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if os.environ.get("WIRECAP_DEBUG"):
         traceback.print_exception(error, file=sys.stderr)
-    if message:
-        line = f"wirecap: {message} ({hint})" if hint else f"wirecap: {message}"
-        click.echo(" ".join(line.split()), err=True)
+    line = f"wirecap: {message} ({hint})" if hint else f"wirecap: {message}"
+    click.echo(" ".join(line.split()), err=True)
     return status
 
 
@@ -114,8 +139,6 @@ def _describe(error: BaseException) -> tuple[str, str, int]:
     match error:
         case WirecapError():
             return error.message, error.hint, error.exit_status
-        case click.exceptions.Exit():
-            return "", "", error.exit_code
         case click.UsageError():
             return _describe_usage(error)
         case click.ClickException():

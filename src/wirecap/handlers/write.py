@@ -232,7 +232,7 @@ class QueueWriter:
         now = time.time_ns()
         counts = pcapng.Statistics(
             start_ns=self._start_ns, end_ns=now, received=sum(q.received for q in mine),
-            accepted=sum(q.delivered for q in mine), dropped_by_os=sum(q.dropped for q in mine),
+            accepted=sum(q.received - q.filtered_out for q in mine), dropped_by_os=sum(q.dropped for q in mine),
             delivered=sum(q.delivered for q in mine),
         )  # fmt: skip
         return pcapng.interface_statistics(number, now, counts)

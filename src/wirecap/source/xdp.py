@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import select
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,10 @@ from wirecap.linux.promiscuous import Promiscuous
 from wirecap.linux.xdp_program import Hook, best_clock, counter_array
 from wirecap.source.base import CaptureSettings, HookCounts, SourceQueue
 from wirecap.source.rings import equip_queue, ring_counts, ring_sizes, run_capture
+
+
+GENERIC_GRACE_S = 0.01
+"""Native detaching waits for the packets under way; generic detaching does not."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,8 @@ class XdpSource:
         self._rings.append((fill, socket.ring(xsk.RX_RING, rx_entries)))
 
     def equip(self, pool: k.Pool, cells_per_queue: int) -> None:
-        pool.control[k.CLOCK_OFFSET] = clock.offset_ns(self._clock)
+        self._control = pool.control
+        self._set_clock()
         for queue, (fill, rx) in enumerate(self._rings):
             first = queue * cells_per_queue * self.cell
             equip_queue(pool, queue, fill, rx, self._sockets[queue].fd, self._bounds, first, self.cell)
@@ -125,7 +131,12 @@ class XdpSource:
             message = f"{nic.name} queue {queue}: {error.message}"
             raise SystemCallError(message, error.errno, hints.get(error.errno, error.hint)) from None
 
+    def _set_clock(self) -> None:
+        """The offset to UTC, measured again and again: the monotonic clock is not slewed as UTC is."""
+        self._control[k.CLOCK_OFFSET] = clock.offset_ns(self._clock)
+
     def check(self) -> None:
+        self._set_clock()
         for nic, hook in zip(self._nics, self._hooks, strict=True):
             if not hook.is_attached():
                 raise WirecapError(f"{nic.name} is gone", "what was captured before is kept")
@@ -133,6 +144,8 @@ class XdpSource:
     def stop(self) -> None:
         for hook in self._hooks:
             hook.detach()
+        if "generic" in self.modes:
+            time.sleep(GENERIC_GRACE_S)
 
     def counts(self, pool: k.Pool, queue: int) -> HookCounts:
         place = self.queues[queue]

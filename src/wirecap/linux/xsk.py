@@ -17,12 +17,14 @@ from wirecap.linux import syscall
 from wirecap.linux.memory import Region
 
 AF_XDP, SOL_XDP = 44, 283
-MMAP_OFFSETS, RX_RING, UMEM_REG, FILL_RING, COMPLETION_RING, STATISTICS, OPTIONS = 1, 2, 4, 5, 6, 7, 8
+MMAP_OFFSETS, RX_RING, TX_RING, UMEM_REG, FILL_RING, COMPLETION_RING, STATISTICS, OPTIONS = 1, 2, 3, 4, 5, 6, 7, 8
 SHARED_UMEM, COPY, NEED_WAKEUP = 1, 2, 8
-_PAGE_OFFSETS = {RX_RING: 0, FILL_RING: 0x100000000, COMPLETION_RING: 0x180000000}
-_OFFSET_INDEX = {RX_RING: 0, FILL_RING: 2, COMPLETION_RING: 3}
-_ENTRY_BYTES = {RX_RING: 16, FILL_RING: 8, COMPLETION_RING: 8}
-_NAMES = {RX_RING: "the RX ring", FILL_RING: "the fill ring", COMPLETION_RING: "the completion ring"}
+_PAGE_OFFSETS = {RX_RING: 0, TX_RING: 0x80000000, FILL_RING: 0x100000000, COMPLETION_RING: 0x180000000}
+_OFFSET_INDEX = {RX_RING: 0, TX_RING: 1, FILL_RING: 2, COMPLETION_RING: 3}
+_ENTRY_BYTES = {RX_RING: 16, TX_RING: 16, FILL_RING: 8, COMPLETION_RING: 8}
+_NAMES = {
+    RX_RING: "the RX ring", TX_RING: "the TX ring", FILL_RING: "the fill ring", COMPLETION_RING: "the completion ring",
+}  # fmt: skip
 COMPLETION_ENTRIES = 64  # the kernel wants one beside every fill ring, also where nothing is transmitted
 
 
@@ -47,7 +49,7 @@ class Statistics:
 
 
 class Socket:
-    """An AF_XDP socket for receiving: its rings are mapped into ``region``, ``bind`` starts the queue."""
+    """An AF_XDP socket: its rings are mapped into ``region``, ``bind`` starts the queue."""
 
     def __init__(self, region: Region) -> None:
         try:
@@ -87,7 +89,7 @@ class Socket:
         return Ring(at + producer, at + consumer, at + flags, at + descriptors, entries)
 
     def bind(self, ifindex: int, queue: int, flags: int, shared_with: Socket | None = None) -> None:
-        """Start receiving from a queue; with ``shared_with`` on that socket's UMEM."""
+        """Start receiving from a queue, or sending on it; with ``shared_with`` on that socket's UMEM."""
         fd = shared_with.fd if shared_with else 0
         address = struct.pack("<HHIII", AF_XDP, flags | (SHARED_UMEM if shared_with else 0), ifindex, queue, fd)
         buffer = ctypes.create_string_buffer(address, len(address))
@@ -99,6 +101,14 @@ class Socket:
     def statistics(self) -> Statistics:
         dropped, _, _, full, empty, _ = struct.unpack("<6Q", self._get(STATISTICS, 48))
         return Statistics(dropped, full, empty)
+
+    def send_error(self) -> int:
+        """Ask the kernel to send what is in the TX ring; 0, or the errno with which it refuses."""
+        try:
+            self._socket.send(b"", socket.MSG_DONTWAIT)
+        except OSError as error:
+            return error.errno or 0
+        return 0
 
     def close(self) -> None:
         self._socket.close()

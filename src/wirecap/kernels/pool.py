@@ -142,10 +142,10 @@ def lane(pool, number):
 @inline
 def recycle(pool, slot, sequence):
     """Give a chunk back to its home pool; False when it is not that chunk, or not captured: refused, counted."""
-    m = slot * SLOT_WORDS
-    if slot < 0 or slot * SLOT_WORDS >= pool.meta.size:
+    if slot < 0 or slot >= pool.address.shape[0]:
         fetch_add(pool.control, REFUSED, 1)
         return False
+    m = slot * SLOT_WORDS
     if not compare_swap(pool.meta, m + STATE, sequence * 4 + CAPTURED, sequence * 4 + RECYCLED):
         fetch_add(pool.control, REFUSED, 1)
         return False

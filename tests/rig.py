@@ -1,0 +1,159 @@
+"""What tests of the engine share: an in-process NIC with packets to inject, and a limit of time for every test.
+
+Import ``time_limit`` in a conftest.py to give each of a folder's tests LIMIT_S seconds.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from wirecap import assemble
+from wirecap.engine.engine import Engine
+from wirecap.handlers.base import Application, Layout, Selection
+from wirecap.handlers.pipeline import Pipeline
+from wirecap.source.base import CaptureSettings
+from wirecap.source.memory import MemorySource
+
+LIMIT_S = 120
+
+
+@pytest.fixture(autouse=True)
+def time_limit() -> Iterator[None]:
+    """A test that hangs fails: by a signal where Python still runs, else by the end of the whole run."""
+
+    def fail(*_: object) -> None:
+        pytest.fail(f"not done after {LIMIT_S} s")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(LIMIT_S)
+    faulthandler.dump_traceback_later(LIMIT_S + 60, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def until(condition: Callable[[], Any], timeout_s: float = 30.0) -> Any:
+    """Wait for something to be true and return it; fail where it does not come."""
+    end = time.monotonic() + timeout_s
+    while not (result := condition()):
+        if time.monotonic() > end:
+            pytest.fail(f"did not happen within {timeout_s:g} s")
+        time.sleep(0.002)
+    return result
+
+
+class Nobody:
+    """An application whose chunks the test takes itself: a consumer per queue, no threads."""
+
+    def __init__(self, consumers: int | None = None, writers: int = 0) -> None:
+        self.consumers, self.writers = consumers, writers
+
+    def layout(self, queues: int) -> Layout:
+        consumers = self.consumers or queues
+        return Layout([queue % consumers for queue in range(queues)], consumers, self.writers, threads=False)
+
+    def kernels(self) -> list[Any]:
+        return []
+
+    def open(self, engine: Engine) -> None: ...
+
+    def run(self, engine: Engine, consumer: int) -> None: ...
+
+    def close(self, engine: Engine) -> None: ...
+
+
+class Rig:
+    """An engine on a memory NIC; ``with`` starts it and stops it in any case."""
+
+    def __init__(
+        self, application: Application | None = None, queues: int = 1, M: int = 8, R: int = 8, cell: int = 2048,
+        ring: int | None = None, timeout_ns: int = 1_000_000, **options: Any,
+    ) -> None:  # fmt: skip
+        self.source = MemorySource(queues, M * R, cell, ring)
+        self.application = application or Pipeline([], None)
+        assemble.prepare(self.source, self.application)
+        settings = CaptureSettings(timeout_ns=timeout_ns)
+        self.engine = Engine(self.source, self.application, M=M, R=R, settings=settings, **options)
+
+    def __enter__(self) -> Rig:
+        self.engine.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop(give_up=True)
+        self.source.close()
+
+    def inject(self, queue: int, packets: Sequence[bytes], stamps: Sequence[int] | None = None) -> None:
+        """Packets arrive on a queue, stamped now if not said otherwise."""
+        octets = np.frombuffer(b"".join(packets) or b"\0", np.uint8).copy()
+        sizes = np.array([len(packet) for packet in packets], np.int64)
+        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)[: len(packets)]
+        times = np.full(len(packets), time.time_ns()) if stamps is None else np.array(stamps)
+        self.source.inject(queue, octets, starts, sizes, times.astype(np.int64))
+
+    def inject_copies(self, queue: int, count: int, size: int = 60) -> None:
+        """``count`` packets of ``size`` zeros arrive at once."""
+        zeros = np.zeros(count, np.int64)
+        self.source.inject(queue, np.zeros(size, np.uint8), zeros, zeros + size, zeros + time.time_ns())
+
+    def stop(self, give_up: bool = False) -> None:
+        if not self.engine.stopped:
+            asked = threading.Event()
+            if give_up:
+                asked.set()
+            self.engine.stop(asked)
+
+    def done(self, packets: int) -> None:
+        """Wait until so many packets have ended one way or the other."""
+        until(lambda: self.ended() >= packets)
+
+    def ended(self) -> int:
+        summary = self.engine.summary()
+        return summary.total("delivered") + summary.total("filtered_out") + summary.total("dropped")
+
+    @property
+    def delivered(self) -> int:
+        return self.engine.summary().total("delivered")
+
+    def drops(self) -> dict[str, int]:
+        """Packets by the reason that they were dropped for, where there are any."""
+        return {name: count for name, count in self.engine.summary().drops().items() if count}
+
+
+def check_identity(engine: Engine, received: int | None = None) -> None:
+    """received = delivered + filtered_out + dropped for each queue, and no drop without a known name."""
+    assert engine.stopped
+    summary = engine.summary()
+    for queue in summary.queues:
+        assert "unaccounted" not in queue.drops, queue
+        assert all(count >= 0 for count in queue.drops.values()), queue
+        assert queue.pending == 0
+        assert queue.received == queue.delivered + queue.filtered_out + queue.dropped, queue
+    if received is not None:
+        assert summary.total("received") == received
+    assert summary.refused_recycles == 0
+
+
+def counted(number: int, size: int = 60) -> bytes:
+    """A packet that carries its number in its first 8 bytes."""
+    return number.to_bytes(8, "big") + bytes(size - 8)
+
+
+def selection_of(expression: str) -> Selection:
+    """A filter as threads apply it, for Ethernet."""
+    from wirecap.filters.expression import compile_filter
+    from wirecap.filters.native import NativeFilter
+
+    native = NativeFilter(compile_filter(expression))
+    return Selection(native.process, native.state, native)

@@ -1,12 +1,14 @@
 """The native filter against libpcap's interpreter, on the mixed trace, in one run.
 
-    python bench/filters.py [--json FILE] [--packets N]
+    python bench/filters.py [--json FILE] [--passes N]
 
-Both are called for chunks of 256 packets from one compiled loop, in turn, and the best of the passes counts.
-``cached``: a chunk's packets are in the cache, as when a handler thread takes a chunk that was just captured;
-only the filter is timed.  ``streamed``: the trace is read from memory, packet after packet.  Every pass tests
-all packets of the trace once, so that no branch predictor learns one chunk by heart.
-The native filter also brings the matching descriptors to the front; the interpreter only counts.
+Each expression is measured three ways, always with the same job for both, from one compiled loop, in turn, on
+chunks of 256 packets; the best of the passes counts.
+answer    yes or no for each packet, counted.  A chunk is brought into the cache and then filtered, as when a
+          handler thread takes what was just captured; only the filter is timed.
+select    the same, and the descriptors of packets that match are brought to the front of the chunk.
+streamed  answers, with the whole trace read from memory, packet after packet.
+Every pass tests each packet once, so that no branch predictor learns a chunk by heart.
 """
 
 from __future__ import annotations
@@ -15,11 +17,12 @@ import argparse
 import ctypes
 import ctypes.util
 import json
-import math
 import os
 import sys
 import time
 from pathlib import Path
+from statistics import geometric_mean
+from typing import Any
 
 import numpy as np
 import pcapy
@@ -29,7 +32,8 @@ from wirecap.filters.expression import compile_filter
 from wirecap.filters.native import compile_native
 from wirecap.filters.program import Program
 from wirecap.kernels import jit, libc
-from wirecap.kernels.select import select
+from wirecap.kernels.select import select, tally
+from wirecap.kernels.split import swap
 
 EVERYDAY = (
     "ip",
@@ -91,32 +95,41 @@ def c_program(program: Program) -> np.ndarray:
 INTERPRETER, LIBRARY = libpcap_filter()
 
 
+ANSWER, SELECT, STREAMED = WAYS = range(3)
+NAMES = ("answer", "select", "streamed")
+
+
 @njit(nogil=True)
 def interpret(arena, address, captured, original, program):
     hits = 0
     for i in range(len(address)):
-        packet = arena.ctypes.data + address[i]
-        hits += INTERPRETER(program.ctypes.data, packet, original[i], captured[i]) != 0
+        hits += INTERPRETER(program.ctypes.data, arena.ctypes.data + address[i], original[i], captured[i]) != 0
     return hits
 
 
 @njit(nogil=True)
-def native(arena, address, captured, original, stamp, state):
-    return select(arena, address, captured, original, stamp, len(address), state)
+def interpret_and_select(arena, address, captured, original, stamp, program):
+    m = 0
+    for i in range(len(address)):
+        if INTERPRETER(program.ctypes.data, arena.ctypes.data + address[i], original[i], captured[i]) != 0:
+            swap(address, captured, original, stamp, i, m)
+            m += 1
+    return m
 
 
 @njit(nogil=True)
-def touch(arena, address, captured):
+def touch(arena, address, captured, original, stamp):
     total = 0
     for i in range(len(address)):
         for j in range(0, min(captured[i], 128), 32):
             total += arena[address[i] + j]
+        total += original[i] + stamp[i]
     return total
 
 
 @njit(nogil=True)
-def one_pass(arena, address, captured, original, stamp, program, state, is_native, is_cached, scratch):
-    """(ns, packets that match) for all packets; with ``is_cached`` without the time of fetching them."""
+def one_pass(arena, address, captured, original, stamp, program, state, way, is_native, clock_ns, scratch):
+    """(ns, packets that match) for all packets."""
     hits = 0
     spent = 0
     dummy = 0
@@ -124,58 +137,65 @@ def one_pass(arena, address, captured, original, stamp, program, state, is_nativ
     for low in range(0, len(address), CHUNK):
         high = min(low + CHUNK, len(address))
         a, c, o, s = address[low:high], captured[low:high], original[low:high], stamp[low:high]
-        if is_cached:
-            dummy += touch(arena, a, c)
+        if way != STREAMED:
+            dummy += touch(arena, a, c, o, s)
             start = libc.monotonic_ns(scratch)
-        if is_native:
-            hits += native(arena, a, c, o, s, state)
+        if way == SELECT and is_native:
+            hits += select(arena, a, c, o, s, high - low, state)
+        elif way == SELECT:
+            hits += interpret_and_select(arena, a, c, o, s, program)
+        elif is_native:
+            hits += tally(arena, a, c, o, s, high - low, state)
         else:
             hits += interpret(arena, a, c, o, program)
-        if is_cached:
-            spent += libc.monotonic_ns(scratch) - start
-    if not is_cached:
+        if way != STREAMED:
+            spent += libc.monotonic_ns(scratch) - start - clock_ns
+    if way == STREAMED:
         spent = libc.monotonic_ns(scratch) - start
     return spent, hits, dummy
 
 
-def measure(trace: tuple[np.ndarray, list[np.ndarray]], text: str, passes: int, clock_ns: float) -> dict[str, object]:
+@njit(nogil=True)
+def clock_cost(scratch, times):
+    """What the clock adds to a measured time, in ns."""
+    least = 1 << 40
+    for _ in range(times):
+        start = libc.monotonic_ns(scratch)
+        least = min(least, libc.monotonic_ns(scratch) - start)
+    return least
+
+
+def measure(trace: tuple[np.ndarray, list[np.ndarray]], text: str, passes: int, clock_ns: int) -> dict[str, Any]:
     octets, rows = trace
     program = compile_filter(text)
     started = time.process_time()
     compiled = compile_native(program)
-    result: dict[str, object] = {"expression": text, "compile_ms": 1e3 * (time.process_time() - started)}
-    instructions, scratch = c_program(program), np.zeros(8, np.int64)
+    result: dict[str, Any] = {"expression": text, "compile_ms": 1e3 * (time.process_time() - started)}
+    instructions, scratch = c_program(program), np.zeros(16, np.int64)
     words = instructions.view(np.uint8)
     work = [row.copy() for row in rows]
     count = len(rows[0])
-    clock = clock_ns * math.ceil(count / CHUNK)
-    for cached in (True, False):
+    answers = set()
+    for way in WAYS:
         times: dict[bool, list[float]] = {True: [], False: []}
-        answers = set()
         for _ in range(passes):
             for is_native in (False, True):
                 for mine, given in zip(work, rows, strict=True):
                     np.copyto(mine, given)
-                spent, hits, _ = one_pass(octets, *work, words, compiled.state, is_native, cached, scratch)
-                times[is_native].append((spent - clock * cached) / count)
+                spent, hits, _ = one_pass(octets, *work, words, compiled.state, way, is_native, clock_ns, scratch)
+                times[is_native].append(spent / count)
                 answers.add(hits)
-        if len(answers) != 1:
-            raise SystemExit(f"{text}: the two do not agree: {answers}")
-        name = "cached" if cached else "streamed"
         ratios = sorted(theirs / ours for theirs, ours in zip(times[False], times[True], strict=True))
-        result[f"{name}_libpcap_ns"], result[f"{name}_native_ns"] = min(times[False]), min(times[True])
-        result[f"{name}_ratio"] = min(times[False]) / min(times[True])
-        result[f"{name}_spread"] = [ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]]
-        result["matching"] = answers.pop()
+        result[NAMES[way]] = {
+            "libpcap_ns": min(times[False]),
+            "native_ns": min(times[True]),
+            "ratio": min(times[False]) / min(times[True]),
+            "quartiles": [ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]],
+        }
+    if len(answers) != 1:
+        raise SystemExit(f"{text}: the two do not agree: {answers}")
+    result["matching"] = answers.pop()
     return result
-
-
-@njit(nogil=True)
-def clock_cost(scratch, times):
-    start = libc.monotonic_ns(scratch)
-    for _ in range(times):
-        libc.monotonic_ns(scratch)
-    return (libc.monotonic_ns(scratch) - start) / times
 
 
 def main() -> None:
@@ -187,23 +207,27 @@ def main() -> None:
     trace = folder / "mixed-30s.pcap"
     if not trace.exists():
         sys.exit(f"no trace at {trace}: set WIRECAP_TRACES to the folder that has mixed-30s.pcap")
-    jit.prepare([select])
+    jit.prepare([select, tally])
     data = read_trace(trace)
-    clock_ns = clock_cost(np.zeros(8, np.int64), 100_000)
-    print(f"{len(data[1][0])} packets, libpcap: {LIBRARY}, ns a packet: best of {options.passes} passes")
-    print(f"{'cached':>22}{'streamed':>25}   compiled in")
+    clock_ns = clock_cost(np.zeros(16, np.int64), 100_000)
+    print(
+        f"{len(data[1][0])} packets, libpcap: {LIBRARY}; ns a packet, libpcap / native: best of {options.passes} passes"
+    )
+    print("".join(f"{name:>22}   " for name in NAMES) + "compiled in")
     results = []
     for text in EVERYDAY:
         one = measure(data, text, options.passes, clock_ns)
         results.append(one)
-        for name in ("cached", "streamed"):
-            theirs, ours, ratio = (one[f"{name}_{what}"] for what in ("libpcap_ns", "native_ns", "ratio"))
-            print(f"{theirs:7.2f} / {ours:5.2f} = {ratio:5.1f}", end="   ")
+        for name in NAMES:
+            print(
+                f"{one[name]['libpcap_ns']:7.2f} / {one[name]['native_ns']:5.2f} = {one[name]['ratio']:5.1f}", end="   "
+            )
         print(f"{one['compile_ms']:4.0f} ms  {text}")
-    for name in ("cached", "streamed"):
-        ratios = [float(one[f"{name}_ratio"]) for one in results]  # type: ignore[arg-type]
-        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-        print(f"{name}: geometric mean {mean:.1f} times faster, least {min(ratios):.1f}")
+    for name in NAMES:
+        ratios = [one[name]["ratio"] for one in results]
+        low, high = (geometric_mean(one[name]["quartiles"][at] for one in results) for at in (0, 1))
+        print(f"{name}: geometric mean {geometric_mean(ratios):.1f} times faster (quartiles of the passes {low:.1f}"
+              f" to {high:.1f}), least {min(ratios):.1f}")  # fmt: skip
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
 

@@ -139,7 +139,9 @@ def test_the_netmask_is_used():
 
 def test_other_link_types():
     """A filter looks at the link type that it is compiled for; one that libpcap does not know is refused."""
-    assert compile_filter("ip", linktype=12).rows[0] == (op.LD | op.B | op.ABS, 0, 0, 0)
+    raw_ip = [(op.LD | op.B | op.ABS, 0, 0, 0), (op.ALU | op.AND | op.K, 0, 0, 0xF0)]
+    assert compile_filter("ip", linktype=101).rows[:2] == raw_ip
+    assert compile_filter("ip", linktype=113).rows[0] == (op.LD | op.H | op.ABS, 0, 0, 14)
     with pytest.raises(UsageError, match="unknown data link type"):
         compile_filter("ip", linktype=9999)
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
 
-from wirecap.filters.fetch import fetch_module
+from wirecap.filters.fetch import shared_module
 from wirecap.filters.program import Program
 from wirecap.filters.scalar import build_match
 from wirecap.filters.vector import build_group
@@ -39,8 +39,8 @@ class NativeFilter:
     def __init__(self, program: Program) -> None:
         self.program = program
         self._engine: Any = None
-        group, match = (0, 0) if PURE else self._compile()
-        self.state = kernels.new_state(program.instructions, group, match)
+        test, match = (0, 0) if PURE else self._compile()
+        self.state = kernels.new_state(program.instructions, test, match, program.reads)
 
     def repeated(self, times: int) -> npt.NDArray[np.int64]:
         """A state for the kernel ``repeat``, which applies the filter ``times`` times to each packet."""
@@ -49,7 +49,7 @@ class NativeFilter:
         return state
 
     def _compile(self) -> tuple[int, int]:
-        """The addresses of ``group`` (0 where there is none) and ``match``."""
+        """The addresses of ``test`` (0 where there is none) and ``match``."""
         module = ir.Module("filter")
         module.triple = llvm.get_process_triple()
         build_match(module, self.program)
@@ -59,7 +59,7 @@ class NativeFilter:
         with _lock:
             code = llvm.parse_assembly(str(module))
             if grouped:
-                code.link_in(llvm.parse_assembly(fetch_module()))
+                code.link_in(llvm.parse_assembly(shared_module()))
             machine = _machine()
             builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=2))
             passes = llvm.create_new_module_pass_manager()
@@ -69,7 +69,7 @@ class NativeFilter:
             self._engine = llvm.create_mcjit_compiler(code, machine)
             self._engine.finalize_object()
             match = self._engine.get_function_address("match")
-            return self._engine.get_function_address("group") if grouped else 0, match
+            return self._engine.get_function_address("test") if grouped else 0, match
 
 
 def compile_native(program: Program) -> NativeFilter:

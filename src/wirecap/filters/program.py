@@ -58,9 +58,19 @@ class Program:
         return (at + 1 + jt, at + 1 + jf)
 
     @property
+    def reads(self) -> bool:
+        """Whether it looks at packet bytes, not at lengths only."""
+        return any(reads_packet(code) for code, *_ in self.rows)
+
+    @property
     def loops(self) -> bool:
         """Whether it jumps backward (``protochain``)."""
         return any(target <= at for at in range(len(self)) for target in self.targets(at))
+
+
+def reads_packet(code: int) -> bool:
+    """Whether an instruction loads bytes of the packet."""
+    return code == op.LDX | op.B | op.MSH or (code & 7 == op.LD and code & 0xE0 in (op.ABS, op.IND))
 
 
 def signed(k: int) -> int:

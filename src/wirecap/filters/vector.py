@@ -16,9 +16,9 @@ from llvmlite import ir
 from wirecap.filters import opcodes as op
 from wirecap.filters.arithmetic import alu, condition, constant
 from wirecap.filters.blocks import Block, dominators
-from wirecap.filters.fetch import FAR, LANE32, NEAR
-from wirecap.filters.program import Program
-from wirecap.filters.scalar import I1, I8, I16, I64, POINTER
+from wirecap.filters.fetch import FAR, GROUP, LANE32, LANE64, NEAR
+from wirecap.filters.program import Program, reads_packet
+from wirecap.filters.scalar import I1, I8, I16, I32, I64
 from wirecap.kernels.select import SLACK
 from wirecap.kernels.split import LANES
 
@@ -27,8 +27,6 @@ FIXED = SLACK - WINDOW
 """Bytes from a packet's start up to which any packet may be read without a look at its length."""
 
 MASK = ir.VectorType(I1, LANES)
-GROUP = ir.FunctionType(I64, [POINTER] * 4)
-"""group(arena, address, captured, original) -> 16 bits: rows of the 16 packets, bit p set where packet p matches."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +43,19 @@ class _State:
 
 
 def build_group(module: ir.Module, program: Program) -> ir.Function:
-    """Add the function ``group`` to the module, which also needs those of wirecap.filters.fetch."""
+    """Add the function ``group`` to the module, for the functions of wirecap.filters.fetch."""
     function = ir.Function(module, GROUP, "group")
+    function.linkage = "available_externally"
+    function.attributes.add("alwaysinline")
     lanes = _Lanes(function, program)
-    b, accepted = lanes.builder, lanes.run()
+    b = lanes.builder
+    if program.reads:
+        inside, late = b.append_basic_block("inside"), b.append_basic_block("late")
+        b.cbranch(lanes.are_inside(function.args[4]), inside, late)
+        b.position_at_end(late)
+        b.ret(ir.Constant(I64, -1))
+        b.position_at_end(inside)
+    accepted = lanes.run()
     b.ret(b.zext(b.bitcast(accepted, I16), I64))
     return function
 
@@ -59,7 +66,7 @@ class _Lanes:
     def __init__(self, function: ir.Function, program: Program) -> None:
         self.builder = b = ir.IRBuilder(function.append_basic_block("entry"))
         self.program = program
-        self.arena, self.address, captured, original = function.args
+        self.arena, self.address, captured, original, _ = function.args
         self.captured, self.original = (b.load(row, typ=LANE32, align=4) for row in (captured, original))
         self.near_function, self.far_function = (
             ir.Function(function.module, kind, name) for kind, name in ((NEAR, "near"), (FAR, "far"))
@@ -71,8 +78,17 @@ class _Lanes:
         self.accepted: Any = constant(MASK, 0)
         rows = program.rows
         self.near = _cover([(k, _size(code)) for code, _, _, k in rows if _is_fixed(code) and k + 4 <= FIXED])
-        self.far = _cover([(k, _size(code)) for code, _, _, k in rows if _is_packet(code) and not (
+        self.far = _cover([(k, _size(code)) for code, _, _, k in rows if reads_packet(code) and not (
             _is_fixed(code) and k + 4 <= FIXED)])  # fmt: skip
+
+    def are_inside(self, limit: Any) -> Any:
+        """Whether no packet's captured bytes end behind ``limit``."""
+        b = self.builder
+        ends = b.add(b.load(self.address, typ=LANE64, align=8), b.zext(self.captured, LANE64))
+        undefined = ir.Constant(LANE64, ir.Undefined)
+        limits = b.insert_element(undefined, limit, ir.Constant(I32, 0))
+        limits = b.shuffle_vector(limits, undefined, ir.Constant(LANE32, [ir.Constant(I32, 0)] * LANES))
+        return b.icmp_unsigned("==", b.bitcast(b.icmp_signed(">", ends, limits), I16), ir.Constant(I16, 0))
 
     def run(self) -> Any:
         zero = self.splat(0)
@@ -179,7 +195,7 @@ class _Lanes:
         code, _, _, k = self.program.rows[at]
         if code & 7 == op.ALU:
             return code & 0xF0 in (op.DIV, op.MOD)
-        return _is_packet(code) and self._key(code, k, state) not in self.windows
+        return reads_packet(code) and self._key(code, k, state) not in self.windows
 
     def _key(self, code: int, k: int, state: _State) -> tuple[int, int]:
         """Which window holds the bytes: (what is added to its start, its start)."""
@@ -269,10 +285,6 @@ def _size(code: int) -> int:
 
 def _is_fixed(code: int) -> bool:
     return code == op.LDX | op.B | op.MSH or code & 0xE7 == op.LD | op.ABS
-
-
-def _is_packet(code: int) -> bool:
-    return _is_fixed(code) or code & 0xE7 == op.LD | op.IND
 
 
 def _cover(loads: list[tuple[int, int]]) -> dict[int, int]:

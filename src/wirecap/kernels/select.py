@@ -16,40 +16,70 @@ from numba.extending import intrinsic
 
 from wirecap.kernels.handle import PROCESS_SIGNATURE
 from wirecap.kernels.jit import PURE, inline, kernel
-from wirecap.kernels.split import ALL, LANES, split, swap
+from wirecap.kernels.split import ALL, LANES, count_bits, first_bit, split, swap
 
-# The words of a filter's state: addresses of its code; how often ``repeat`` applies it to each packet, how
-# often it did in all, how often the filter matched; and its program: code, jt, jf, k of each instruction.
-GROUP, MATCH, TIMES, APPLIED, MATCHED, PROGRAM = range(6)
+# The words of a filter's state: addresses of its code; how many groups of packets ahead it asks for bytes; how often
+# ``repeat`` applies it to each packet, how often it did in all, how often the filter matched; and its program:
+# code, jt, jf, k of each instruction.
+TEST, MATCH, AHEAD, TIMES, APPLIED, MATCHED, PROGRAM = range(7)
 
 SLACK = 208
-"""Bytes behind a packet's captured ones that ``group`` may read (and ignores)."""
-AHEAD = 64
-"""Packets between the one that is asked for and the one that is tested: a fetch from memory takes as long."""
-FIRST = 12
-"""The byte of a packet that nearly every filter looks at: the EtherType."""
+"""Bytes behind a packet's captured ones that ``test`` may read (and ignores)."""
+BLOCK = 1024
+"""Packets that are tested before their descriptors move."""
+AHEAD_GROUPS = 4
+"""Groups between the packets that are asked for and those that are tested: a fetch from memory takes as long."""
 
 
-def new_state(instructions: Any, group: int, match: int) -> Any:
-    """The state of a filter: ``instructions`` (n, 4) int64, the addresses of its two functions (group may be 0)."""
+def new_state(instructions: Any, test: int, match: int, reads: bool) -> Any:
+    """The state of a filter: ``instructions`` (n, 4) int64, the addresses of its two functions (test may be 0).
+
+    ``reads``: it looks at packet bytes, not at lengths only.
+    """
     state = np.zeros(PROGRAM + 4 * len(instructions), np.int64)
-    state[GROUP], state[MATCH], state[TIMES] = group, match, 1
+    state[TEST], state[MATCH], state[TIMES] = test, match, 1
+    state[AHEAD] = AHEAD_GROUPS if reads else 0
     state[PROGRAM:] = instructions.reshape(-1)
     return state
 
 
 @intrinsic
-def _call_group(typing: Any, code: Any, arena: Any, address: Any, captured: Any, original: Any, i: Any):
-    signature = types.int64(code, arena, address, captured, original, i)
+def _bits(typing: Any):
+    """The address of one word for each 16 packets of a block, on the stack of the calling kernel."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        word = ir.IntType(64)
+        with builder.goto_entry_block():  # Numba's own helper would also fill it with zeros
+            slot = builder.alloca(ir.ArrayType(word, BLOCK // LANES))
+        return builder.ptrtoint(slot, word)
+
+    return types.int64(), generate
+
+
+@intrinsic
+def _word(typing: Any, address: Any, index: Any):
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.load(builder.gep(builder.inttoptr(values[0], ir.IntType(64).as_pointer()), [values[1]]))
+
+    return types.int64(address, index), generate
+
+
+@intrinsic
+def _call_test(typing: Any, code: Any, arena: Any, address: Any, captured: Any, original: Any, low: Any, groups: Any,
+               ahead: Any, bits: Any):  # fmt: skip
+    signature = types.void(code, arena, address, captured, original, low, groups, ahead, bits)
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         word, pointer = ir.IntType(64), ir.IntType(8).as_pointer()
-        arguments = []
-        for kind, value in zip(signature.args[1:5], values[1:5], strict=True):
-            data = cgutils.create_struct_proxy(kind)(context, builder, value).data
-            arguments.append(builder.bitcast(builder.gep(data, [values[5]]) if arguments else data, pointer))
-        function = builder.inttoptr(values[0], ir.FunctionType(word, [pointer] * 4).as_pointer())
-        return builder.call(function, arguments)
+        arrays = [
+            cgutils.create_struct_proxy(kind)(context, builder, value)
+            for kind, value in zip(signature.args[1:5], values[1:5], strict=True)
+        ]
+        rows = [builder.bitcast(builder.gep(array.data, [values[5]]), pointer) for array in arrays[1:]]
+        limit = builder.sub(arrays[0].nitems, ir.Constant(word, SLACK))
+        kind = ir.FunctionType(ir.VoidType(), [pointer] * 4 + [word] * 4)
+        function = builder.inttoptr(values[0], kind.as_pointer())
+        builder.call(function, [builder.bitcast(arrays[0].data, pointer), *rows, limit, *values[6:]])
 
     return signature, generate
 
@@ -64,27 +94,6 @@ def _call_match(typing: Any, code: Any, arena: Any, address: Any, captured: Any,
         packet = builder.gep(builder.bitcast(array.data, pointer), [values[2]])
         function = builder.inttoptr(values[0], ir.FunctionType(word, [pointer, half, half]).as_pointer())
         return builder.call(function, [packet, values[3], values[4]])
-
-    return signature, generate
-
-
-@intrinsic
-def _prefetch(typing: Any, arena: Any, address: Any, i: Any):
-    """Ask for the first bytes of the 16 packets at i."""
-    signature = types.void(arena, address, i)
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        data, row = (
-            cgutils.create_struct_proxy(kind)(context, builder, value).data
-            for kind, value in zip(signature.args[:2], values[:2], strict=True)
-        )
-        word, half, pointer = ir.IntType(64), ir.IntType(32), ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [pointer, half, half, half])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        for lane in range(LANES):
-            address = builder.load(builder.gep(row, [builder.add(values[2], ir.Constant(word, lane))]))
-            packet = builder.gep(data, [builder.add(address, ir.Constant(word, FIRST))])
-            builder.call(function, [packet, *(ir.Constant(half, word) for word in (0, 3, 1))])
 
     return signature, generate
 
@@ -152,38 +161,68 @@ else:
 
 
 @inline
-def _last_end(address, captured, n):
-    """Where the last packet's captured bytes end in the arena."""
-    last = 0
-    for i in range(n):
-        last = max(last, address[i] + np.int64(captured[i]))
-    return last
+def _one_by_one(arena, address, captured, original, stamp, i, end, m, state):
+    for j in range(i, end):
+        if match(state, arena, address[j], captured[j], original[j]):
+            swap(address, captured, original, stamp, j, m)
+            m += 1
+    return m
+
+
+@inline
+def _block(arena, address, captured, original, stamp, low, groups, m, state, bits):
+    """Test 16 times ``groups`` packets from low on, and bring those that match to m; returns the new m."""
+    _call_test(state[TEST], arena, address, captured, original, low, groups, state[AHEAD], bits)
+    for g in range(groups):
+        i = low + g * LANES
+        hits = _word(bits, g)
+        if hits < 0:
+            m = _one_by_one(arena, address, captured, original, stamp, i, i + LANES, m, state)
+        elif hits == ALL and m == i:
+            m += LANES
+        elif hits & (hits - 1):
+            m += split(address, captured, original, stamp, i, m, hits)
+        elif hits != 0:
+            swap(address, captured, original, stamp, i + first_bit(hits), m)
+            m += 1
+    return m
 
 
 @kernel(PROCESS_SIGNATURE)
 def select(arena, address, captured, original, stamp, n, state):
     """Bring the descriptors that match to the front, in order, the others behind them; returns how many match."""
-    group = state[GROUP] if _last_end(address, captured, n) + SLACK <= arena.shape[0] else 0
-    if group != 0:
-        for i in range(0, min(n, AHEAD) - LANES + 1, LANES):
-            _prefetch(arena, address, i)
     i = 0
     m = 0
-    while group != 0 and i + LANES <= n:
-        if i + AHEAD + LANES <= n:
-            _prefetch(arena, address, i + AHEAD)
-        bits = _call_group(group, arena, address, captured, original, i)
-        if bits == ALL and m == i:
-            m += LANES
-        elif bits != 0:
-            m += split(address, captured, original, stamp, i, m, bits)
-        i += LANES
-    while i < n:
-        if match(state, arena, address[i], captured[i], original[i]):
-            swap(address, captured, original, stamp, i, m)
-            m += 1
-        i += 1
-    return m
+    if state[TEST] != 0:
+        bits = _bits()
+        while i + LANES <= n:
+            groups = min(BLOCK, n - i) // LANES
+            m = _block(arena, address, captured, original, stamp, i, groups, m, state, bits)
+            i += groups * LANES
+    return _one_by_one(arena, address, captured, original, stamp, i, n, m, state)
+
+
+@kernel(PROCESS_SIGNATURE)
+def tally(arena, address, captured, original, stamp, n, state):
+    """How many of the packets match; nothing moves."""
+    i = 0
+    matching = 0
+    if state[TEST] != 0:
+        bits = _bits()
+        while i + LANES <= n:
+            groups = min(BLOCK, n - i) // LANES
+            _call_test(state[TEST], arena, address, captured, original, i, groups, state[AHEAD], bits)
+            for g in range(groups):
+                hits = _word(bits, g)
+                if hits < 0:
+                    for j in range(i + g * LANES, i + (g + 1) * LANES):
+                        matching += match(state, arena, address[j], captured[j], original[j])
+                else:
+                    matching += count_bits(hits)
+            i += groups * LANES
+    for j in range(i, n):
+        matching += match(state, arena, address[j], captured[j], original[j])
+    return matching
 
 
 @kernel(PROCESS_SIGNATURE)

@@ -23,6 +23,22 @@ _LANE32, _LANE64, _HALF64 = ir.VectorType(_I32, LANES), ir.VectorType(_I64, LANE
 _MASK = ir.VectorType(ir.IntType(1), LANES)
 
 
+@intrinsic
+def count_bits(typing: Any, bits: Any):
+    """How many bits are set."""
+    return types.int64(types.int64), lambda context, b, signature, values: b.ctpop(values[0])
+
+
+@intrinsic
+def first_bit(typing: Any, bits: Any):
+    """The place of the lowest bit that is set."""
+
+    def generate(context: Any, b: Any, signature: Any, values: Any) -> Any:
+        return b.cttz(values[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.int64), generate
+
+
 @inline
 def swap(address, captured, original, stamp, i, m):
     """Exchange two descriptors."""

@@ -52,6 +52,7 @@ class Capture:
     def __init__(self, config: CaptureConfig, source: Source | None = None) -> None:
         self._source = source or assemble.source_of(config)
         self._stopped = False
+        self._final: dict[str, Any] | None = None
         try:
             self._application = _Caller(assemble.select(config.filter, self._source))
             assemble.prepare(self._source, self._application)
@@ -97,13 +98,15 @@ class Capture:
 
     def summary(self) -> dict[str, Any]:
         """The summary object (docs/summary.md); exact once the capture has ended."""
-        return accounting.as_dict(self.engine)
+        return self._final or accounting.as_dict(self.engine)
 
     def close(self) -> None:
         """End the capture; what the loop did not take counts as ``unread_at_stop``."""
         self.stop()
         self.engine.abandon()
-        self._source.close()
+        if self._final is None:
+            self._final = accounting.as_dict(self.engine)
+            self._source.close()
 
     def __enter__(self) -> Capture:
         return self

@@ -19,12 +19,8 @@ from wirecap.filters.blocks import Block, dominators
 from wirecap.filters.fetch import FAR, GROUP, LANE32, LANE64, NEAR
 from wirecap.filters.program import Program, reads_packet
 from wirecap.filters.scalar import I1, I8, I16, I32, I64
-from wirecap.kernels.select import SLACK
+from wirecap.filters.windows import plan, size_of
 from wirecap.kernels.split import LANES
-
-WINDOW = 16
-FIXED = SLACK - WINDOW
-"""Bytes from a packet's start up to which any packet may be read without a look at its length."""
 
 MASK = ir.VectorType(I1, LANES)
 
@@ -76,10 +72,7 @@ class _Lanes:
         self.windows: dict[tuple[int, int], list[Any]] = {}
         self.arriving: dict[int, list[_State]] = {at: [] for at in self.blocks}
         self.accepted: Any = constant(MASK, 0)
-        rows = program.rows
-        self.near = _cover([(k, _size(code)) for code, _, _, k in rows if _is_fixed(code) and k + 4 <= FIXED])
-        self.far = _cover([(k, _size(code)) for code, _, _, k in rows if reads_packet(code) and not (
-            _is_fixed(code) and k + 4 <= FIXED)])  # fmt: skip
+        self.near, self.far = plan(program)
 
     def are_inside(self, limit: Any) -> Any:
         """Whether no packet's captured bytes end behind ``limit``."""
@@ -177,7 +170,7 @@ class _Lanes:
             return state.memory[k], state.mask
         if mode == op.LEN:
             return self.original, state.mask
-        size = _size(code)
+        size = size_of(code)
         if k + size > 0xFFFFFFFF:
             return self.splat(0), constant(MASK, 0)
         has = b.icmp_unsigned(">=", self.captured, self.splat(k + size))
@@ -277,23 +270,3 @@ class _Skip:
         if lanes.accepted is not self.accepted:
             lanes.accepted = leave(lanes.accepted, self.accepted)
         lanes.windows = self.windows
-
-
-def _size(code: int) -> int:
-    return op.SIZE_BYTES[code & 0x18]
-
-
-def _is_fixed(code: int) -> bool:
-    return code == op.LDX | op.B | op.MSH or code & 0xE7 == op.LD | op.ABS
-
-
-def _cover(loads: list[tuple[int, int]]) -> dict[int, int]:
-    """For each offset that is loaded from, the start of the window that holds it; few windows."""
-    starts: dict[int, int] = {}
-    start = -WINDOW
-    for offset in sorted({offset for offset, _ in loads}):
-        end = max(offset + size for at, size in loads if at == offset)
-        if end > start + WINDOW:
-            start = offset
-        starts[offset] = start
-    return starts

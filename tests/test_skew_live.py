@@ -1,0 +1,51 @@
+"""Uneven load on live queues: what advanced mode is for, as the real command, in a short form of bench/skew.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "bench" / "skew.py"
+
+
+def skew(setup: str, result: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The runs of one set-up, 4 s each: (advanced, basic)."""
+    command = [sys.executable, str(SCRIPT), "--setup", setup, "--duration", "4", "-R", "60", "--json", str(result)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert result.exists(), done.stderr
+    advanced, basic = json.loads(result.read_text())["runs"]
+    return advanced, basic
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    ("setup", "queues", "hot"), [("one hot of 4", 4, 1), ("two hot of 6", 6, 2), ("two NICs", 4, 1)]
+)
+def test_buddies_take_what_a_hot_queue_cannot(tmp_path: Path, setup: str, queues: int, hot: int) -> None:
+    """With 80 % of the packets on few queues advanced mode drops nothing; basic mode loses half of theirs, by name.
+
+    In both modes each queue receives exactly what was sent to it, and every packet is delivered or dropped
+    under a name.
+    """
+    advanced, basic = skew(setup, tmp_path / "result.json")
+    for run in (advanced, basic):
+        assert run["failed"] == []
+        assert len(run["per_queue"]) == queues
+        for queue in run["per_queue"]:
+            assert queue["sent"] == queue["received"] == queue["delivered"] + queue["dropped"]
+            assert queue["dropped"] == sum(queue["drops"].values())
+            assert "unaccounted" not in queue["drops"]
+    assert advanced["delivered"] == advanced["sent"]
+    assert 0 < advanced["offloaded"] == sum(queue["offloaded"] for queue in advanced["per_queue"] if queue["hot"])
+    lost = [queue["dropped"] / queue["sent"] for queue in basic["per_queue"] if queue["hot"]]
+    assert len(lost) == hot
+    assert min(lost) >= 0.45
+    assert [queue["dropped"] for queue in basic["per_queue"] if not queue["hot"]] == [0] * (queues - hot)
+    assert basic["offloaded"] == 0

@@ -48,7 +48,7 @@ def inject(rings, arena, queues, queue, cell_size, source, starts, sizes, stamps
             rings.words[statistics + RX_DROPPED] += 1
             store(rings.words, statistics + FILL_RING_EMPTY, rings.words[statistics + FILL_RING_EMPTY] + 1)
             continue
-        producer = rings.halves[queues[q + RX_PRODUCER]]
+        producer = i64(rings.halves[queues[q + RX_PRODUCER]])
         if (producer - load(rings.halves, queues[q + RX_CONSUMER])) & 0xFFFFFFFF > queues[q + RX_MASK]:
             rings.words[statistics + RX_RING_FULL] += 1
             continue
@@ -61,4 +61,4 @@ def inject(rings, arena, queues, queue, cell_size, source, starts, sizes, stamps
         at = queues[q + RX_DESCRIPTORS] + (producer & queues[q + RX_MASK]) * 2
         rings.words[at] = address
         rings.words[at + 1] = size
-        store(rings.halves, queues[q + RX_PRODUCER], wrap(i64(producer) + 1))
+        store(rings.halves, queues[q + RX_PRODUCER], wrap(producer + 1))

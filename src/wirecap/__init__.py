@@ -10,21 +10,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wirecap.api import Capture, Chunk, open
+    from wirecap.api import Capture, Chunk, Outcome, capture, open
     from wirecap.errors import SystemCallError, UsageError, WirecapError
+    from wirecap.handlers.user import chunk_handler, handler, packet_handler
 
 __version__ = "0.1.0"
 
-__all__ = ["Capture", "Chunk", "SystemCallError", "UsageError", "WirecapError", "__version__", "open"]
+__all__ = [
+    "Capture", "Chunk", "Outcome", "SystemCallError", "UsageError", "WirecapError", "__version__", "capture",
+    "chunk_handler", "handler", "open", "packet_handler",
+]  # fmt: skip
 
 # name -> the module that defines it
 _HOMES = {
     "Capture": "wirecap.api",
     "Chunk": "wirecap.api",
+    "Outcome": "wirecap.api",
     "SystemCallError": "wirecap.errors",
     "UsageError": "wirecap.errors",
     "WirecapError": "wirecap.errors",
+    "capture": "wirecap.api",
+    "chunk_handler": "wirecap.handlers.user",
+    "handler": "wirecap.handlers.user",
     "open": "wirecap.api",
+    "packet_handler": "wirecap.handlers.user",
 }
 
 

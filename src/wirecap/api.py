@@ -1,27 +1,30 @@
-"""The Python interface: ``wirecap.open``."""
+"""The Python interface: ``wirecap.open`` for chunks, ``wirecap.capture`` through handlers."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wirecap import assemble
 from wirecap.chunk import Chunk
-from wirecap.config import CaptureConfig, PoolConfig, QueueSpec
+from wirecap.config import CaptureConfig, HandlerSpec, PoolConfig, QueueSpec, WriteConfig
 from wirecap.engine import accounting
 from wirecap.engine.engine import Engine
 from wirecap.errors import UsageError
+from wirecap.files.rotation import format_of
 from wirecap.handlers.base import Layout, Selection
 from wirecap.kernels import handle as h
 from wirecap.kernels import libc
 from wirecap.kernels import pool as k
 from wirecap.linux import netns
+from wirecap.observe import progress
 from wirecap.run import run_capture
 from wirecap.source.base import Source
 
-__all__ = ["Capture", "Chunk", "open", "run_capture"]
+__all__ = ["Capture", "Chunk", "Outcome", "capture", "open", "run_capture"]
 
 
 class _Caller:
@@ -128,17 +131,68 @@ def open(
     wirecap.config.CaptureConfig.  Raises wirecap.UsageError for what cannot be, wirecap.WirecapError for what
     failed.
     """
+    return Capture(
+        _config(
+            source, PoolConfig(M, R, cell), duration_s, mode=mode, T=T, filter=filter, count=count, netns=netns,
+            take_over=take_over, **options,
+        )
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a capture came to.  summary: the summary object; results: of each handler, in their order."""
+
+    summary: dict[str, Any]
+    results: list[Any]
+
+    @property
+    def result(self) -> Any:
+        """The first handler's result."""
+        return self.results[0]
+
+
+def capture(
+    source: str | Sequence[str], *handlers: Any, write: str | None = None, mode: str = "basic", M: int = 256,
+    R: int = 100, T: int = 60, filter: str = "", count: int | None = None, duration_s: float | None = None,
+    netns: str | None = None, take_over: bool = False, cell: int = 2048, **options: Any,
+) -> Outcome:  # fmt: skip
+    """Capture through handlers until the file, the time or the count ends, or Ctrl-C; what they came to.
+
+    handlers: functions, decorated (``wirecap.handler``) or not, and texts as ``--handler`` takes them
+    (``"pkt_handler:x=300"``); a text's result is None unless it names a function.  write: a file for the packets.
+    The other arguments, and the errors, are those of ``open``.
+    """
+    specs = tuple(_spec(handler) for handler in handlers)
+    config = _config(
+        source, PoolConfig(M, R, cell), duration_s, mode=mode, T=T, filter=filter, count=count, netns=netns,
+        take_over=take_over, handlers=specs, **options,
+    )  # fmt: skip
+    target = None if write is None else WriteConfig(path=write, format=format_of(write))
+    summary = run_capture(config, target, progress.choose(quiet=True))
+    results = iter(summary.get("handlers", ()))
+    users = [spec.given is not None or ":" in spec.name for spec in specs]
+    return Outcome(summary, [next(results)["result"] if user else None for user in users])
+
+
+def _spec(handler: Any) -> HandlerSpec:
+    if isinstance(handler, str):
+        return HandlerSpec.parse(handler)
+    return HandlerSpec(getattr(handler, "name", None) or getattr(handler, "__name__", "handler"), given=handler)
+
+
+def _config(
+    source: str | Sequence[str], pool: PoolConfig, duration_s: float | None, **options: Any
+) -> CaptureConfig:
     names = [source] if isinstance(source, str) else list(source)
     is_file = len(names) == 1 and (Path(names[0]).exists() or "/" in names[0] or names[0].endswith(_SUFFIXES))
     if not names:
         raise UsageError("nothing to capture from", "give an interface or a file")
-    config = CaptureConfig(
+    return CaptureConfig(
         sources=() if is_file else tuple(QueueSpec.parse(name) for name in names),
         read_file=names[0] if is_file else None,
-        mode=mode, T=T, pool=PoolConfig(M, R, cell), filter=filter, count=count, netns=netns, take_over=take_over,
-        duration_ns=None if duration_s is None else round(duration_s * 1e9), **options,
+        pool=pool, duration_ns=None if duration_s is None else round(duration_s * 1e9), **options,
     )  # fmt: skip
-    return Capture(config)
 
 
 _SUFFIXES = (".pcap", ".pcapng", ".cap", ".dmp", ".gz", ".zst")

@@ -72,7 +72,7 @@ def _available_bytes() -> int:
 def application_of(config: CaptureConfig, write: WriteConfig | None, source: Source) -> Pipeline:
     """The handlers, the writer and the filter that the configuration names."""
     selection = Selection() if config.kernel_filter else select(config.filter, source)
-    handlers = [table.make(spec.name, spec.options, selection) for spec in config.handlers if spec.name != "write"]
+    handlers = [table.make(spec, selection) for spec in config.handlers if spec.name != "write"]
     writer = Writer(write, config.filter, f"wirecap {__version__}") if write else None
     return Pipeline([h for h in handlers if h is not None], writer, selection, config.keep_going)
 
@@ -117,3 +117,5 @@ def _groups(config: CaptureConfig, source: Source) -> list[list[int]] | None:
 def prepare(source: Source, application: Application, tell: Callable[[str], None] | None = None) -> None:
     """Compile what the engine will call, before the first packet; ``tell`` gets the name of what is compiled."""
     jit.prepare([wake_consumer, *source.kernels(), *application.kernels()], tell)
+    if isinstance(application, Pipeline):
+        application.compile(tell or (lambda name: None))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from wirecap.errors import UsageError
 from wirecap.units import format_size
@@ -73,6 +74,8 @@ class HandlerSpec:
 
     name: str
     options: Mapping[str, str] = field(default_factory=dict)
+    given: Any = None
+    """The handler itself, where a program has it: a function, decorated or not."""
 
     @classmethod
     def parse(cls, text: str) -> HandlerSpec:

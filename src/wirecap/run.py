@@ -29,7 +29,8 @@ class Interrupts:
         self.asked, self.give_up, self._wake = threading.Event(), threading.Event(), wake
 
     def __enter__(self) -> Interrupts:
-        self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        ours = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+        self._before = {number: signal.signal(number, self._handle) for number in ours}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -112,6 +113,9 @@ def _closing(engine: Engine, application: Pipeline) -> dict[str, Any]:
     writer = application.writer
     written, octets = (writer.packets_written, writer.octets_written) if writer else (0, 0)
     summary = accounting.as_dict(engine, written, octets)
+    results = application.results()
+    if results:
+        summary["handlers"] = results
     failure = engine.failure()
     if failure is None:
         return summary

@@ -168,6 +168,15 @@ def _close(display: progress.Progress, summary: dict[str, Any] | None, given: di
     lines = closing.counters(summary, writing=given["write_path"] is not None)
     for line in lines + (closing.per_queue(summary) if given["verbose"] else []):
         click.echo(line, err=True)
+    if "handlers" in summary:
+        from wirecap.handlers.state import plain
+
+        summary = {**summary, "handlers": plain(summary["handlers"])}
+        for line in closing.failures(summary):
+            click.echo(line, err=True)
+        if "-" not in (given["write_path"], given["summary_json"]):
+            for line in closing.results(summary):
+                click.echo(line)
     if given["summary_json"]:
         closing.write_json(summary, given["summary_json"])
 

@@ -40,6 +40,20 @@ def per_queue(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def failures(summary: Mapping[str, Any]) -> list[str]:
+    """One line for each handler that failed and went on."""
+    return [
+        f"{_line(row['failures'], 'skipped')}: handler {row['name']} failed"
+        for row in summary["handlers"]
+        if row["failures"]
+    ]
+
+
+def results(summary: Mapping[str, Any]) -> list[str]:
+    """What users' handlers came to: one JSON object for each that has a result."""
+    return [json.dumps({row["name"]: row["result"]}) for row in summary["handlers"] if row["result"] is not None]
+
+
 def _line(number: int, what: str) -> str:
     return f"{number} packet{'' if number == 1 else 's'} {what}"
 

@@ -1,14 +1,20 @@
-"""The application of the command line: compiled handlers in a row, then a writer, either of them optional."""
+"""The application of the command line: handlers in a row, then a writer, either of them optional."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wirecap.errors import UsageError, WirecapError
+from wirecap.errors import UsageError
+from wirecap.handlers import python_loop
 from wirecap.handlers.base import Layout, NativeHandler, Selection
+from wirecap.handlers.compiled import CompiledHandler
+from wirecap.handlers.failure import failed
+from wirecap.handlers.python import PythonHandler
 from wirecap.handlers.write import Writer
 from wirecap.kernels import handle as h
 from wirecap.kernels import libc
@@ -17,24 +23,29 @@ from wirecap.kernels.lanes import EMPTY
 if TYPE_CHECKING:
     from wirecap.engine.engine import Engine
 
+Handler = NativeHandler | PythonHandler
+
 
 class Pipeline:
     """``handlers`` run on every queue's thread; without any, chunks are only counted.
 
+    Threads run compiled handlers without the GIL; where one handler is in Python, their loop is too.
     A writer alone takes chunks straight from the capture queues; behind handlers it has threads of its own.
     """
 
     def __init__(
-        self, handlers: list[NativeHandler], writer: Writer | None = None, selection: Selection | None = None,
+        self, handlers: Sequence[Handler], writer: Writer | None = None, selection: Selection | None = None,
         keep_going: bool = False,
     ) -> None:  # fmt: skip
         if len(handlers) > h.STAGES:
             raise UsageError(f"{len(handlers)} handlers in a row", f"at most {h.STAGES} fit one thread")
-        self.handlers, self.writer, self.keep_going = handlers, writer, keep_going
+        self.handlers, self.writer, self.keep_going = list(handlers), writer, keep_going
         self.selection = selection or Selection()
-        self.failures = 0
+        self.failures = [0] * len(self.handlers)
+        """Packets on which each handler failed (chunks, where it takes chunks)."""
         self.states: list[NDArray[np.int64]] = []
         self._layout = Layout([], 0)
+        self._lock = threading.Lock()
 
     def layout(self, queues: int) -> Layout:
         writers = self.writer.count(queues) if self.writer else 0
@@ -45,22 +56,40 @@ class Pipeline:
             self._layout = Layout(list(range(queues)), queues, writers)
         return self._layout
 
+    @property
+    def in_python(self) -> bool:
+        return any(isinstance(handler, PythonHandler) for handler in self.handlers)
+
     def kernels(self) -> list[Any]:
-        own = [h.handler_loop, h.nothing] if self.handlers or not self.writer else []
+        loop = [h.next_chunk, h.hand_on] if self.in_python else [h.handler_loop, h.nothing]
+        processes = [handler.process for handler in self.handlers if not isinstance(handler, PythonHandler)]
         return [
-            *own, self.selection.kernel, *(handler.process for handler in self.handlers),
+            *(loop if self.handlers or not self.writer else []), self.selection.kernel, *processes,
             *(self.writer.kernels() if self.writer else []),
         ]  # fmt: skip
 
+    def compile(self, tell: Callable[[str], None]) -> None:
+        """Compile users' handlers.  Raises UsageError with the user's line."""
+        for handler in self.handlers:
+            if isinstance(handler, CompiledHandler):
+                handler.compile(tell)
+
     def open(self, engine: Engine) -> None:
+        for handler in self.handlers:
+            if isinstance(handler, CompiledHandler):
+                handler.connect((interface.dlt for interface in engine.source.interfaces), self.keep_going)
         self.states = [self._states(consumer) for consumer in range(self._layout.handlers)]
         if self.writer:
             self.writer.open(engine)
 
     def _states(self, consumer: int) -> NDArray[np.int64]:
-        given = [handler.state(consumer) for handler in self.handlers]
-        states = np.zeros((h.STAGES, max([1, *(state.size for state in given)])), np.int64)
-        for stage, state in enumerate(given):
+        given = {
+            stage: handler.state(consumer)
+            for stage, handler in enumerate(self.handlers)
+            if not isinstance(handler, PythonHandler)
+        }
+        states = np.zeros((h.STAGES, max([1, *(state.size for state in given.values())])), np.int64)
+        for stage, state in given.items():
             states[stage, : state.size] = state
         return states
 
@@ -68,23 +97,44 @@ class Pipeline:
         first_writer = self._layout.handlers if self.handlers or not self.writer else 0
         if self.writer and consumer >= first_writer:
             self.writer.run(engine, consumer - first_writer, consumer, self.selection, direct=first_writer == 0)
+        elif self.in_python:
+            python_loop.run(self, engine, consumer, self._settings())
         else:
             self._handle(engine, consumer)
 
-    def _handle(self, engine: Engine, consumer: int) -> None:
-        chain = tuple(handler.process for handler in self.handlers) + (h.nothing,) * (h.STAGES - len(self.handlers))
+    def _settings(self) -> NDArray[np.int64]:
         settings = np.zeros(4, np.int64)
         settings[h.KEEP_GOING] = self.keep_going
         settings[h.ONWARD] = self._layout.handlers if self.writer else EMPTY
         settings[h.BY_QUEUE] = bool(self.writer and self.writer.per_queue)
+        return settings
+
+    def _handle(self, engine: Engine, consumer: int) -> None:
+        processes = tuple(handler.process for handler in self.handlers if not isinstance(handler, PythonHandler))
+        chain = processes + (h.nothing,) * (h.STAGES - len(processes))
         failure = np.zeros(4, np.int64)
         ended = h.handler_loop(
             engine.pool, consumer, self.selection.kernel, self.selection.state, chain, self.states[consumer],
-            settings, failure, libc.scratch(),
+            self._settings(), failure, libc.scratch(),
         )  # fmt: skip
-        self.failures += int(failure[3])
         if ended:
-            name = self.handlers[int(failure[0])].name
-            raise WirecapError(f"handler {name} failed on packet {int(failure[1])} of a chunk")
+            stage, packet, slot, _ = failure.tolist()
+            raise failed(engine, self.handlers[stage], slot, packet, self.states[consumer][stage])
 
-    def close(self, engine: Engine) -> None: ...
+    def close(self, engine: Engine) -> None:
+        for stage, handler in enumerate(self.handlers):
+            if isinstance(handler, CompiledHandler):
+                self.failures[stage] += sum(handler.failures(states[stage]) for states in self.states)
+
+    def count_failure(self, stage: int) -> None:
+        """A handler in Python failed, and the run goes on."""
+        with self._lock:
+            self.failures[stage] += 1
+
+    def results(self) -> list[dict[str, Any]]:
+        """For each user's handler its ``name``, ``result`` and ``failures``, in the order of the row."""
+        return [
+            {"name": handler.name, "result": handler.result(), "failures": self.failures[stage]}
+            for stage, handler in enumerate(self.handlers)
+            if isinstance(handler, (CompiledHandler, PythonHandler))
+        ]

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
+from wirecap.config import HandlerSpec
 from wirecap.errors import UsageError
 from wirecap.handlers import pkt_handler
 from wirecap.handlers.base import NativeHandler, Selection
+from wirecap.handlers.compiled import CompiledHandler
+from wirecap.handlers.load import load
+from wirecap.handlers.python import PythonHandler
+from wirecap.handlers.suggest import suggest
+from wirecap.handlers.user import Way, as_handler
 
+Handler = NativeHandler | PythonHandler
 Options = Mapping[str, str]
 
 
@@ -23,8 +31,22 @@ HANDLERS: dict[str, Callable[[Options, Selection], NativeHandler | None]] = {
 }
 
 
-def make(name: str, options: Options, selection: Selection) -> NativeHandler | None:
-    """The handler of that name, or None where there is nothing to do for it."""
+def make(spec: HandlerSpec, selection: Selection) -> Handler | None:
+    """The handler of that name, or None where there is nothing to do for it.
+
+    ``package.module:object`` and ``./file.py:object`` are users' own.
+    """
+    name, options = spec.name, spec.options
+    if spec.given is not None or ":" in name:
+        return bind(load(name) if spec.given is None else spec.given, options)
     if name not in HANDLERS:
-        raise UsageError(f"there is no handler {name!r}", f"there are {', '.join(sorted([*HANDLERS, 'write']))}")
+        names = [*HANDLERS, "write"]
+        known = f"there are {', '.join(sorted(names))}, and package.module:object for your own"
+        raise UsageError(f"there is no handler {name!r}", suggest(name, names) or known)
     return HANDLERS[name](options, selection)
+
+
+def bind(given: Any, options: Options | None = None) -> Handler:
+    """A user's handler for a pipeline; each capture has one of its own, for the state is the capture's."""
+    user = as_handler(given)
+    return CompiledHandler(user, options) if user.way is Way.COMPILED else PythonHandler(user, options)

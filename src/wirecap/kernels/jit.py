@@ -75,6 +75,11 @@ def inline(function: Callable[..., Any]) -> Any:
     return _compile_lazily(function)
 
 
+def inline_always(function: Callable[..., Any]) -> Any:
+    """``inline`` where the compiler would find the helper too large; for what is called once in a loop."""
+    return _compile_lazily(function, forceinline=True)
+
+
 def kernel(signature: Any) -> Callable[[Callable[..., Any]], Any]:
     """An entry point with one signature, e.g. ``@kernel(i64(octets, words, i64))``."""
 

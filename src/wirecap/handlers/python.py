@@ -1,0 +1,59 @@
+"""Users' handlers in Python, in a pipeline: called for a chunk, or for each of its packets."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+from wirecap.chunk import Chunk
+from wirecap.handlers.state import Records
+from wirecap.handlers.user import UserHandler, Way
+
+
+class HandlerFailed(Exception):
+    """A handler raised: for which packet of the chunk (None: for the chunk), what and where."""
+
+    def __init__(self, packet: int | None, reason: str) -> None:
+        super().__init__(reason)
+        self.packet, self.reason = packet, reason
+
+
+class PythonHandler:
+    """A handler of the ways CHUNK and CALLBACK."""
+
+    def __init__(self, user: UserHandler, options: Mapping[str, str] | None = None) -> None:
+        self.user, self.name = user, user.name
+        values = user.options(options or {})
+        self._options = dict(zip(user.defaults, values, strict=True))
+        self.records = Records(user.kind())
+
+    def state(self) -> tuple[Any, ...]:
+        """A thread's own record, as the last argument of a call; nothing where the function takes none."""
+        record = self.records.new()
+        return (record,) if self.user.takes_state else ()
+
+    def call(self, chunk: Chunk, state: tuple[Any, ...], first: int) -> None:
+        """Handle the chunk from packet ``first`` on.  Raises HandlerFailed."""
+        number: int | None = None
+        try:
+            if self.user.way is Way.CHUNK:
+                self.user.function(chunk, *state, **self._options)
+                return
+            function, options = self.user.function, self._options
+            stamps = chunk.timestamps.tolist()
+            for number in range(first, len(chunk)):  # noqa: B007
+                function(stamps[number], bytes(chunk[number]), *state, **options)
+        except Exception as error:
+            raise HandlerFailed(number, self._reason(error)) from error
+
+    def _reason(self, error: BaseException) -> str:
+        """What was raised, with the last line of the user's file on the way there."""
+        file = self.user.function.__code__.co_filename
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        return f"{what} ({file}, line {frames[-1].lineno})" if frames else what
+
+    def result(self) -> Any:
+        """The merged state; None for a function without one."""
+        return self.records.merged(self.user.merge) if self.user.takes_state else None

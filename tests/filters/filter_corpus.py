@@ -44,7 +44,7 @@ class _Grammar:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
 
-    def expression(self, depth: int = 3) -> str:
+    def expression(self, depth: int) -> str:
         if depth == 0 or self.random.random() < 0.25:
             return self.primitive()
         left, right = self.expression(depth - 1), self.expression(depth - 1)
@@ -101,7 +101,7 @@ def expressions(count: int = 500) -> tuple[str, ...]:
     """The everyday expressions and random ones, as many as ``count`` in all, each of which libpcap compiles."""
     grammar, found = _Grammar(20141105), dict.fromkeys(EVERYDAY)
     while len(found) < count:
-        text = grammar.expression()
+        text = grammar.expression(depth=1 + len(found) % 3)
         try:
             compile_filter(text)
         except UsageError:

@@ -178,7 +178,7 @@ def capture(
 def _spec(handler: Any) -> HandlerSpec:
     if isinstance(handler, str):
         return HandlerSpec.parse(handler)
-    return HandlerSpec(getattr(handler, "name", None) or getattr(handler, "__name__", "handler"), given=handler)
+    return HandlerSpec(str(getattr(handler, "__name__", "handler")), given=handler)
 
 
 def _config(

@@ -172,7 +172,7 @@ def _close(display: progress.Progress, summary: dict[str, Any] | None, given: di
         from wirecap.handlers.state import plain
 
         summary = {**summary, "handlers": plain(summary["handlers"])}
-        for line in closing.failures(summary):
+        for line in closing.failures(summary) if given["keep_going"] else ():
             click.echo(line, err=True)
         if "-" not in (given["write_path"], given["summary_json"]):
             for line in closing.results(summary):

@@ -12,6 +12,7 @@ from wirecap.errors import UsageError
 from wirecap.handlers import compile_error
 from wirecap.handlers.state import Records
 from wirecap.handlers.user import UserHandler
+from wirecap.kernels import raised
 from wirecap.kernels import user as k
 from wirecap.kernels.packet import LINK_TYPES
 
@@ -34,13 +35,10 @@ class CompiledHandler:
             k.compile_process(
                 self.process, self._function, self.records.kind, self._options, lambda: tell(f"handler {self.name}")
             )
-        except k.ReturnsValue as error:
-            raise UsageError(
-                f"{compile_error.place(self.user)}: handler {self.name} returns a value ({error})",
-                "a handler returns nothing: count in its state",
-            ) from None
-        except k.COMPILE_ERRORS as error:
-            raise compile_error.explain(self.user, error) from None
+        except k.ReturnedError as error:
+            raise compile_error.returns(self.user, str(error)) from None
+        except Exception as error:  # what Numba raises is of many types
+            raise compile_error.explain(self.user, error) from error
 
     def connect(self, link_types: Iterable[int], keep_going: bool) -> None:
         """Before the first packet: how packets begin, and whether one that fails ends the run."""
@@ -72,8 +70,8 @@ class CompiledHandler:
 
     def reason(self, words: NDArray[np.int64]) -> str:
         """What the first failure of a thread was, with the user's file and line."""
-        what, file, line = k.what_was_raised(words, self.user.function)
-        return f"{what} ({file}, line {line})" if file else what
+        what, file, line = raised.explain(int(words[k.RAISED]), self.user.function)
+        return f"{what} ({file}, {f'line {line}' if line else f'in {self.name}'})"
 
     def result(self) -> Any:
         return self.records.merged(self.user.merge)

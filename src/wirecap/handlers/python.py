@@ -11,7 +11,7 @@ from wirecap.handlers.state import Records
 from wirecap.handlers.user import UserHandler, Way
 
 
-class HandlerFailed(Exception):
+class HandlerError(Exception):
     """A handler raised: for which packet of the chunk (None: for the chunk), what and where."""
 
     def __init__(self, packet: int | None, reason: str) -> None:
@@ -34,7 +34,7 @@ class PythonHandler:
         return (record,) if self.user.takes_state else ()
 
     def call(self, chunk: Chunk, state: tuple[Any, ...], first: int) -> None:
-        """Handle the chunk from packet ``first`` on.  Raises HandlerFailed."""
+        """Handle the chunk from packet ``first`` on.  Raises HandlerError."""
         number: int | None = None
         try:
             if self.user.way is Way.CHUNK:
@@ -42,10 +42,10 @@ class PythonHandler:
                 return
             function, options = self.user.function, self._options
             stamps = chunk.timestamps.tolist()
-            for number in range(first, len(chunk)):  # noqa: B007
+            for number in range(first, len(chunk)):
                 function(stamps[number], bytes(chunk[number]), *state, **options)
         except Exception as error:
-            raise HandlerFailed(number, self._reason(error)) from error
+            raise HandlerError(number, self._reason(error)) from error
 
     def _reason(self, error: BaseException) -> str:
         """What was raised, with the last line of the user's file on the way there."""

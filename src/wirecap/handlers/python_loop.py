@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from wirecap.chunk import Chunk
 from wirecap.handlers.failure import failed
-from wirecap.handlers.python import HandlerFailed, PythonHandler
+from wirecap.handlers.python import HandlerError, PythonHandler
 from wirecap.kernels import handle as h
 from wirecap.kernels import libc
 from wirecap.kernels import pool as k
@@ -54,7 +54,7 @@ def _handle(
         try:
             handler.call(chunk, record, first)
             return
-        except HandlerFailed as error:
+        except HandlerError as error:
             if not pipeline.keep_going:
                 raise failed(engine, handler, slot, error.packet, reason=error.reason) from error.__cause__
             pipeline.count_failure(stage)

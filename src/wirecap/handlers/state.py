@@ -26,11 +26,11 @@ _CACHE_LINE = 64
 
 def dtype_of(declared: Declared | None, owner: str) -> np.dtype[Any]:
     """The record's dtype, aligned as C does it.  Raises UsageError for what threads cannot count in."""
-    fields = declared
+    fields: Any = declared
     if isinstance(fields, Mapping):
         fields = [(name, *(kind if isinstance(kind, tuple) else (kind,))) for name, kind in fields.items()]
     try:
-        made = np.dtype(fields if fields else [(_UNUSED, np.int64)], align=True)  # type: ignore[call-overload]
+        made = np.dtype(fields if fields else [(_UNUSED, np.int64)], align=True)
     except (TypeError, ValueError) as error:
         raise UsageError(f"handler {owner}: its state is no record: {error}", FORMS) from None
     for name in made.names or ():

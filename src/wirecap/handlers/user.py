@@ -94,7 +94,8 @@ class UserHandler:
             if name not in defaults:
                 there = f"it has {', '.join(defaults)}" if defaults else "it has none"
                 raise UsageError(f"handler {self.name} has no option {name!r}", suggest(name, defaults) or there)
-        return [_value(self.name, name, given[name], like) if name in given else like for name, like in defaults.items()]
+        values = {name: _value(self.name, name, given[name], defaults[name]) for name in given}
+        return list((defaults | values).values())
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         return self.function(*arguments, **options)

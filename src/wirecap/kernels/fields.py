@@ -1,20 +1,17 @@
-"""The fields of a packet by their standard names: one table, from which readers, types and documentation come.
+"""The fields of a packet by their standard names: one table, from which readers and documentation come.
 
 A field of a layer that is not there, and what lies behind the captured bytes, is 0.
 """
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import types
-from numba.extending import intrinsic, overload, overload_attribute, overload_method
 
 from wirecap.kernels import packet as p
-from wirecap.kernels.jit import PURE, inline
+from wirecap.kernels.jit import inline
 from wirecap.kernels.packet import load8, load16, load32, load64
 
 
@@ -164,29 +161,13 @@ def _payload(start: Any, length: int, header: Field | None) -> Callable[[Any], A
     return payload_of_header
 
 
-def _there(start: Any) -> Callable[[Any], Any]:
-    def there(packet):  # type: ignore[no-untyped-def]
-        return start(packet) >= 0
-
-    return there
-
-
-def _not_there(start: Any) -> Callable[[Any], Any]:
-    def not_there(packet):  # type: ignore[no-untyped-def]
-        return start(packet) < 0
-
-    return not_there
-
-
 _FIXED = {"udp": 8, "sctp": 12, "icmp": 8, "icmp6": 8, "tcp": 20}
 
 LAYER_ATTRIBUTES: dict[str, dict[str, Callable[[Any], Any]]] = {
     layer: {
         **{name: _reader(start, field) for name, field in FIELDS[layer].items()},
         "offset": _offset(start),
-        **(
-            {"payload": _payload(start, _FIXED[layer], FIELDS[layer].get("header_length"))} if layer in _FIXED else {}
-        ),
+        **({"payload": _payload(start, _FIXED[layer], FIELDS[layer].get("header_length"))} if layer in _FIXED else {}),
     }
     for layer, start in STARTS.items()
 }
@@ -229,76 +210,3 @@ def _unsigned(load: Any, octets: int) -> Callable[[Any, Any], Any]:
 
 METHODS = {"u8": _unsigned(load8, 1), "u16": _unsigned(load16, 2), "u32": _unsigned(load32, 4)}
 """Big-endian numbers at an offset of the packet."""
-
-
-def item(packet, index):  # type: ignore[no-untyped-def]
-    """``packet[index]``, as of bytes: from the end where negative, IndexError where there is no such byte."""
-    at = index + packet._captured if index < 0 else index
-    if at < 0 or at >= packet._captured:
-        raise IndexError("the packet has no such byte")
-    return load8(packet, at)
-
-
-def captured_length(packet):  # type: ignore[no-untyped-def]
-    return packet._captured
-
-
-if PURE:
-
-    class _Layer:
-        def __init__(self, packet: p.Packet, name: str) -> None:
-            self._packet, self._name = packet, name
-
-        def __bool__(self) -> bool:
-            return bool(STARTS[self._name](self._packet) >= 0)
-
-        def __getattr__(self, name: str) -> Any:
-            if name not in LAYER_ATTRIBUTES[self._name]:
-                raise AttributeError(f"{self._name} has no field {name!r}")
-            return LAYER_ATTRIBUTES[self._name][name](self._packet)
-
-    for _name, _function in PACKET_ATTRIBUTES.items():
-        setattr(p.Packet, _name, property(_function))
-    for _name in STARTS:
-        setattr(p.Packet, _name, property(lambda packet, name=_name: _Layer(packet, name)))
-    for _name, _function in METHODS.items():
-        setattr(p.Packet, _name, _function)
-    p.Packet.__getitem__ = item  # type: ignore[attr-defined]
-    p.Packet.__len__ = captured_length  # type: ignore[attr-defined]
-
-else:
-
-    def _make_view(kind: types.Type) -> Any:
-        @intrinsic
-        def view(typing, packet):  # type: ignore[no-untyped-def]
-            return kind(packet), lambda context, builder, signature, arguments: arguments[0]
-
-        return view
-
-    def _layer(view: Any) -> Callable[[Any], Any]:
-        return lambda packet: view(packet)
-
-    def _always(function: Any) -> Any:
-        return lambda packet: function
-
-    def _with_offset(function: Any) -> Any:
-        return lambda packet, offset: function
-
-    def _only(kind: Any, function: Any) -> Any:
-        return lambda packet: function if isinstance(packet, kind) else None
-
-    def _register() -> None:
-        for name, function in PACKET_ATTRIBUTES.items():
-            overload_attribute(p.PacketType, name)(_always(function))
-        for name, function in METHODS.items():
-            overload_method(p.PacketType, name)(_with_offset(function))
-        for name, kind in p.layer_types.items():
-            overload_attribute(p.PacketType, name)(_always(_layer(_make_view(kind))))
-            for field, function in LAYER_ATTRIBUTES[name].items():
-                overload_attribute(type(kind), field)(_always(function))
-            overload(bool)(_only(type(kind), _there(STARTS[name])))
-            overload(operator.not_)(_only(type(kind), _not_there(STARTS[name])))
-        overload(len)(lambda packet: captured_length if isinstance(packet, p.PacketType) else None)
-        overload(operator.getitem)(lambda packet, index: item if isinstance(packet, p.PacketType) else None)
-
-    _register()

@@ -7,8 +7,6 @@ something that unwinds a thread without the GIL; a pointer to what was raised go
 from __future__ import annotations
 
 import ctypes
-import pickle
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -17,30 +15,26 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.errors import NumbaError
 from numba.extending import intrinsic
 
-import wirecap.kernels.fields  # noqa: F401  what a packet's attributes are
+import wirecap.kernels.attributes  # noqa: F401  what may stand behind "packet."
 from wirecap.kernels import user_cache
 from wirecap.kernels.handle import PROCESS_SIGNATURE
 from wirecap.kernels.jit import PURE
 from wirecap.kernels.packet import PACKET, at
+from wirecap.kernels.raised import forget, keep
 
 # The words of a thread's state: address of the user's own record; link type; 1 to count failures and go on;
-# how many there were; what the first one raised (an address), and its packet's place in the chunk; the options.
-RECORD, LINK, KEEP_GOING, FAILURES, RAISED, PLACE, OPTIONS = range(7)
+# how many there were; what the first one raised (kernels/raised.py); the options.
+RECORD, LINK, KEEP_GOING, FAILURES, RAISED, OPTIONS = range(6)
 
 UNKNOWN_LINK = -1
-COMPILE_ERRORS = (NumbaError, NotImplementedError, TypeError, ValueError)
 
 AHEAD = 16
 """Packets between the one that is asked for and the one that is handled: a fetch from memory takes as long."""
 
-raised: list[BaseException] = []
-"""Plain Python runs: what was raised; RAISED is the place in this list, from 1."""
 
-
-class ReturnsValue(Exception):
+class ReturnedError(Exception):
     """A handler returns something; of which type is the text."""
 
 
@@ -51,13 +45,14 @@ def option_words(values: list[Any]) -> list[int]:
 
 def record_at(address: int, kind: np.dtype[Any]) -> Any:
     """The record of that type at an address."""
-    octets = np.frombuffer((ctypes.c_uint8 * kind.itemsize).from_address(address), np.uint8)
+    octets = np.ctypeslib.as_array((ctypes.c_uint8 * kind.itemsize).from_address(address))
     return octets.view(kind).view(np.recarray)[0]
 
 
 def compile_user(function: Callable[..., Any]) -> Any:
     """The user's function for Numba: exceptions as Python has them, indices checked."""
-    return function if PURE else numba.njit(nogil=True, boundscheck=True, error_model="python", forceinline=True)(function)
+    options = {"nogil": True, "boundscheck": True, "error_model": "python", "forceinline": True}
+    return function if PURE else numba.njit(**options)(function)
 
 
 def signature(kind: np.dtype[Any], options: list[Any]) -> tuple[Any, ...]:
@@ -78,7 +73,9 @@ def build_process(user: Any, kind: np.dtype[Any], options: list[Any]) -> Any:
             if error:
                 state[FAILURES] += 1
                 if state[FAILURES] == 1:
-                    state[RAISED], state[PLACE] = error, i
+                    state[RAISED] = error
+                else:
+                    forget(error)
                 if not state[KEEP_GOING]:
                     return i + 1
         return 0
@@ -93,8 +90,8 @@ def _described(kind: np.dtype[Any]) -> list[tuple[str, str, int]]:
 def compile_process(process: Any, user: Any, kind: np.dtype[Any], options: list[Any], tell: Callable[[], None]) -> None:
     """Compile, or load what was compiled before; ``tell`` is called before anything takes time.
 
-    Raises one of COMPILE_ERRORS
-    where the user's function does not compile, ReturnsValue where it returns something.
+    Raises what Numba
+    raises where the user's function does not compile, ReturnedError where it returns something.
     """
     if PURE or process.signatures:
         return
@@ -108,7 +105,7 @@ def compile_process(process: Any, user: Any, kind: np.dtype[Any], options: list[
         user.compile(arguments)
         returned = user.overloads[arguments].signature.return_type
         if returned != types.none:
-            raise ReturnsValue(str(returned))
+            raise ReturnedError(str(returned))
     process.compile(PROCESS_SIGNATURE)
     process.disable_compile()
 
@@ -119,8 +116,7 @@ def _call_python(user: Any, kind: np.dtype[Any], options: list[Any]) -> Callable
         try:
             user(packet, record_at(int(state[RECORD]), kind), *given)
         except Exception as error:
-            raised.append(error)
-            return len(raised)
+            return keep(error)
         return 0
 
     return call
@@ -183,30 +179,3 @@ else:
             return context.get_dummy_value()
 
         return types.void(arena, types.int64), generate
-
-
-class _Raised(ctypes.Structure):
-    """Numba's excinfo_t (numba/core/callconv.py)."""
-
-    _fields_ = (
-        ("text", ctypes.c_void_p), ("size", ctypes.c_int32), ("arguments", ctypes.c_void_p),
-        ("unwrap", ctypes.c_void_p), ("dynamic", ctypes.c_int32),
-    )  # fmt: skip
-
-
-def what_was_raised(state: Any, function: Callable[..., Any]) -> tuple[str, str, int]:
-    """(exception's name and text, file, line) of a thread's first failure; file "" where it is not known."""
-    if PURE:
-        error = raised[int(state[RAISED]) - 1]
-        code = function.__code__
-        lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code is code]
-        return _named(type(error), error.args), code.co_filename, lines[-1]
-    info = _Raised.from_address(int(state[RAISED]))
-    kind, arguments, place = pickle.loads(ctypes.string_at(info.text, info.size))
-    _, file, line = place or ("", "", 0)
-    return _named(kind, [argument for argument in arguments or () if argument is not None]), file, line
-
-
-def _named(kind: Any, arguments: Any) -> str:
-    name = kind.__name__
-    return f"{name}: {', '.join(map(str, arguments))}" if arguments else name

@@ -27,7 +27,7 @@ FOLDER = CACHE_DIR / "handlers"
 _PACKAGES = ("numpy", "numba", "math", "builtins", "operator", "wirecap")
 
 
-class Unknown(Exception):
+class UnknownError(Exception):
     """Something that a function refers to has no digest."""
 
 
@@ -36,7 +36,7 @@ def digest_of(function: Callable[..., Any], *more: Any) -> str | None:
     digest = hashlib.sha256(repr((sys.version, cpu_target.target_context.codegen().magic_tuple(), more)).encode())
     try:
         _add(digest.update, function, set())
-    except Unknown:
+    except UnknownError:
         return None
     return digest.hexdigest()[:32]
 
@@ -66,7 +66,7 @@ def _add(update: Callable[[bytes], None], value: Any, seen: set[int]) -> None:
     elif known or isinstance(value, (python_types.BuiltinFunctionType, np.ufunc)):
         update(f"known {name};".encode())
     else:
-        raise Unknown(name)
+        raise UnknownError(name)
 
 
 def _add_function(update: Callable[[bytes], None], function: Any, seen: set[int]) -> None:

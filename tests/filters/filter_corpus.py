@@ -38,6 +38,18 @@ Trace = tuple[np.ndarray, list[np.ndarray]]
 """The bytes of a capture file, and the rows address, captured, original and stamp (the packet's number)."""
 
 
+def _divide(operation: int) -> Program:
+    """Accepts where byte 0 divided by byte 1 is not 0; byte 1 may be 0."""
+    rows = [(op.LD | op.B | op.ABS, 0, 0, 1), (op.MISC | op.TAX, 0, 0, 0), (op.LD | op.B | op.ABS, 0, 0, 0)]
+    return Program.of([*rows, (op.ALU | operation | op.X, 0, 0, 0), (op.RET | op.A, 0, 0, 0)])
+
+
+DIVIDE, REMAINDER = _divide(op.DIV), _divide(op.MOD)
+SHIFT = Program.of([(op.LD | op.IMM, 0, 0, 0x80000001), (op.LDX | op.LEN, 0, 0, 0), (op.ALU | op.RSH | op.X, 0, 0, 0),
+                    (op.RET | op.A, 0, 0, 0)])  # fmt: skip
+"""Shifts by the packet's length."""
+
+
 class _Grammar:
     """Random expressions of the language of pcap-filter(7) for Ethernet, with values that real traffic has."""
 

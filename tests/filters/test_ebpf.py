@@ -6,8 +6,8 @@ import functools
 
 import numpy as np
 import pytest
-from filter_corpus import EVERYDAY, Trace, expressions, libpcap_says, programs
-from hypothesis import given, settings
+from filter_corpus import DIVIDE, EVERYDAY, REMAINDER, SHIFT, Trace, expressions, libpcap_says, programs
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from wirecap.errors import SystemCallError, UsageError
@@ -66,6 +66,9 @@ def test_the_kernel_agrees_with_libpcap_on_the_trace(trace: Trace):
 
 @settings(deadline=None, max_examples=120)
 @given(programs(), st.lists(st.binary(min_size=SHORTEST, max_size=100), min_size=1, max_size=10))
+@example(DIVIDE, [bytes([7, divisor]) + bytes(20) for divisor in (0, 1, 7, 8)])
+@example(REMAINDER, [bytes([7, divisor]) + bytes(20) for divisor in (0, 1, 5, 7)])
+@example(SHIFT, [bytes(length) for length in (14, 30, 31, 32, 33, 63, 64, 65)])
 def test_the_kernel_agrees_with_libpcap_on_random_programs(program, packets):
     """Any valid program that jumps forward passes the verifier and accepts what libpcap's interpreter accepts."""
     loaded = bpf.Program(assemble(standalone(program)))

@@ -6,7 +6,19 @@ import time
 
 import numpy as np
 import pytest
-from filter_corpus import EVERYDAY, Trace, c_program, expressions, interpreter, libpcap_says, programs, snapped
+from filter_corpus import (
+    DIVIDE,
+    EVERYDAY,
+    REMAINDER,
+    SHIFT,
+    Trace,
+    c_program,
+    expressions,
+    interpreter,
+    libpcap_says,
+    programs,
+    snapped,
+)
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numba import njit
@@ -100,15 +112,13 @@ packets = st.lists(
     st.tuples(st.one_of(st.binary(max_size=80), st.binary(min_size=40, max_size=90)), st.integers(0, 3000)),
     min_size=1, max_size=40,
 )  # fmt: skip
-DIVIDE = Program.of([(op.LD | op.B | op.ABS, 0, 0, 1), (op.MISC | op.TAX, 0, 0, 0), (op.LD | op.B | op.ABS, 0, 0, 0),
-                     (op.ALU | op.DIV | op.X, 0, 0, 0), (op.RET | op.A, 0, 0, 0)])  # fmt: skip
-SHIFT = Program.of([(op.LD | op.IMM, 0, 0, 0x80000001), (op.LDX | op.LEN, 0, 0, 0), (op.ALU | op.RSH | op.X, 0, 0, 0),
-                    (op.RET | op.A, 0, 0, 0)])  # fmt: skip
 
 
 @settings(deadline=None, max_examples=40 if PURE or config.BOUNDSCHECK else 120)
-@given(programs(), packets, st.integers(0, 300))
+@given(programs(), packets, st.sampled_from([0, 100, 300, 300]))
 @example(DIVIDE, [(bytes([7, divisor]), 2) for divisor in (0, 1, 7, 8)] * 5, 0)
+@example(DIVIDE, [(bytes([7, divisor]), 2) for divisor in (0, 1, 7, 8)] * 5, 300)
+@example(REMAINDER, [(bytes([7, divisor]), 2) for divisor in (0, 1, 5, 7)] * 5, 300)
 @example(SHIFT, [(b"", length) for length in (0, 30, 31, 32, 33, 64, 3000)] * 3, 300)
 def test_native_code_agrees_with_libpcap_on_random_programs(program, packets, room):
     """Any valid program, on any packets, near the arena's end or not, accepts what libpcap's interpreter accepts."""

@@ -116,7 +116,10 @@ class Rig:
 
     def done(self, packets: int) -> None:
         """Wait until so many packets have ended one way or the other."""
-        until(lambda: self.ended() >= packets)
+        until(lambda: self.ended() >= packets or self.engine.failure())
+        failure = self.engine.failure()
+        if failure:
+            raise failure
 
     def ended(self) -> int:
         summary = self.engine.summary()

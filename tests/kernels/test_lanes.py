@@ -141,7 +141,7 @@ def test_there_is_a_place_for_every_slot(slots):
 
 def test_sleeping_consumer_is_woken_by_a_push():
     """A consumer that sleeps on an empty queue has its slot long before its timeout; an empty one waits it out."""
-    words_, bases, mask = lanes.allocate(1, 8)
+    words_, _, mask = lanes.allocate(1, 8)
     prepare([wait_for_one, push_one])
     start = time.monotonic()
     assert wait_for_one(words_, 0, 30_000_000, libc.scratch()) == 0

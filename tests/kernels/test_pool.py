@@ -9,8 +9,8 @@ import hypothesis.strategies as st
 import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from rig import Nobody, Rig, counted
 
+from rig import Nobody, Rig, counted
 from wirecap.kernels import lanes, libc
 from wirecap.kernels import pool as k
 from wirecap.kernels import rings as r

@@ -84,7 +84,7 @@ def _queue(engine: Engine, number: int, hook: HookCounts) -> QueueCounts:
     )  # fmt: skip
     left = counts.received - counts.delivered - counts.filtered_out - counts.dropped
     if engine.stopped:
-        waiting = hook.in_ring + _in_slots(engine.pool, number)
+        waiting = hook.in_ring + _in_slots(engine, number)
         if engine.source.keeps_unread:
             counts.received -= waiting + drops.pop("unread_at_stop")
         else:
@@ -96,11 +96,15 @@ def _queue(engine: Engine, number: int, hook: HookCounts) -> QueueCounts:
     return counts
 
 
-def _in_slots(pool: k.Pool, queue: int) -> int:
-    """Packets of a stopped engine that lie in a filling slot or in chunks that nobody took."""
+def _in_slots(engine: Engine, queue: int) -> int:
+    """Packets of a stopped engine that lie in a filling slot or in chunks that no handler took.
+
+    Chunks on their way from a handler to a writer are delivered already.
+    """
+    pool = engine.pool
     waiting = int(pool.queues[queue * k.QUEUE_WORDS + k.FILL_COUNT])
     stride = lanes.PLACES + int(pool.control[k.LANE_MASK]) + 1
-    for consumer in range(pool.tallies.shape[0]):
+    for consumer in range(engine.layout.handlers):
         places = pool.lanes[consumer * stride + lanes.PLACES : (consumer + 1) * stride]
         for slot in (places[places > 0] - 1).tolist():
             if pool.meta[slot * k.SLOT_WORDS + k.HOME] == queue:

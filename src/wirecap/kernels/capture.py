@@ -100,11 +100,12 @@ def turn(pool, rings, queue, now, timeout_ns, depths, scratch):
     """One look at one queue; how much happened (packets taken + chunks that came back)."""
     q = queue * QUEUE_WORDS
     queues = pool.queues
+    exhausted = queues[q + FREE_CELLS] == 0
     returned = reclaim(pool, queue, True)
     available = peek(pool, rings, q)
     left = queues[q + SUBMITTED] - queues[q + TAKEN] - available
-    if left == 0:
-        count_lost(pool, rings, q, scratch)
+    if left == 0 or queues[q + SHORT]:
+        count_lost(pool, rings, q, exhausted, scratch)
     taken = 0
     if available:
         adapt(pool, q, left, now)
@@ -134,6 +135,7 @@ def capture_loop(pool, rings, mine, settings, depths, scratch):
     while True:
         phase = load(pool.control, PHASE)
         if phase == ABORT:
+            book_lost(pool, rings, mine, scratch)
             return
         now = monotonic_ns(scratch)
         happened = 0
@@ -146,6 +148,7 @@ def capture_loop(pool, rings, mine, settings, depths, scratch):
             for i in range(mine.size):
                 if pool.queues[mine[i] * QUEUE_WORDS + FILL_COUNT]:
                     flush(pool, mine[i], depths)
+            book_lost(pool, rings, mine, scratch)
             return
         if settings[BUSY]:
             continue
@@ -162,3 +165,11 @@ def drained(pool, rings, mine):
         if peek(pool, rings, mine[i] * QUEUE_WORDS):
             return False
     return True
+
+
+@inline
+def book_lost(pool, rings, mine, scratch):
+    """The last look at what was lost, before the thread ends."""
+    for i in range(mine.size):
+        q = mine[i] * QUEUE_WORDS
+        count_lost(pool, rings, q, pool.queues[q + FREE_CELLS] == 0, scratch)

@@ -40,7 +40,8 @@ if PURE:
 
     def poll_in(fd, timeout_ms, scratch):
         poller = select.poll()
-        poller.register(fd, select.POLLIN)
+        if fd >= 0:  # as poll(2) does, wait for nothing where there is no descriptor
+            poller.register(int(fd), select.POLLIN)
         return len(poller.poll(timeout_ms))
 
     def kick(fd):

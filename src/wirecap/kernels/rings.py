@@ -110,11 +110,11 @@ def adapt(pool, q, left, now):
 
 
 @inline
-def count_lost(pool, rings, q, scratch):
+def count_lost(pool, rings, q, exhausted, scratch):
     """Packets that found the fill ring empty since the last look, booked by cause.
 
-    Called when every attached cell was used: if the pool had no more to attach it was exhausted,
-    otherwise the capture thread came late.
+    exhausted: the pool had no cell left to attach when it was last looked at; otherwise the capture thread
+    came late.
     """
     queues = pool.queues
     if queues[q + SOCKET] >= 0:
@@ -122,7 +122,7 @@ def count_lost(pool, rings, q, scratch):
     else:
         lost = load(rings.words, queues[q + MEMORY_STATISTICS] + FILL_RING_EMPTY)
     if lost > queues[q + LOST]:
-        cause = LOST_EXHAUSTED if queues[q + SHORT] else LOST_LATE
+        cause = LOST_EXHAUSTED if exhausted else LOST_LATE
         queues[q + cause] += lost - queues[q + LOST]
         queues[q + LOST] = lost
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ class MemorySource:
         )
         self._pool: k.Pool | None = None
         self._open = False
+        self._injecting = [threading.Lock() for _ in self.queues]
 
     def equip(self, pool: k.Pool, cells_per_queue: int) -> None:
         self._pool = pool
@@ -69,10 +71,12 @@ class MemorySource:
         One thread per queue may inject at a time.  Packets that arrive before ``start`` or after ``stop``
         are not received, as on a NIC.
         """
-        if self._open and self._pool is not None:
-            inject(
-                self.rings, self.arena, self._pool.queues, queue, self.cell, source, starts, sizes, stamps, len(starts)
-            )
+        with self._injecting[queue]:
+            if self._open and self._pool is not None:
+                inject(
+                    self.rings, self.arena, self._pool.queues, queue, self.cell, source, starts, sizes, stamps,
+                    len(starts),
+                )  # fmt: skip
 
     def start(self) -> None:
         self._open = True
@@ -81,15 +85,18 @@ class MemorySource:
 
     def stop(self) -> None:
         self._open = False
+        for lock in self._injecting:
+            with lock:
+                pass
 
     def counts(self, pool: k.Pool, queue: int) -> HookCounts:
         at = int(pool.queues[queue * k.QUEUE_WORDS + r.MEMORY_STATISTICS])
         statistics = self.rings.words[at : at + 8].tolist()
-        in_ring, exhausted, late = ring_counts(pool, self.rings, queue)
+        in_ring, exhausted, _ = ring_counts(pool, self.rings, queue)
         empty = statistics[r.FILL_RING_EMPTY]
         drops = {
             "pool_exhausted": exhausted,
-            "capture_late": late + empty - exhausted - late,
+            "capture_late": empty - exhausted,
             "rx_ring_full": statistics[RX_RING_FULL],
             "oversize": statistics[RX_DROPPED] - empty,
         }

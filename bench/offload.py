@@ -7,8 +7,8 @@ them; the chunks are taken on another CPU and recycled at once.  ``policy``: T =
 a buddy and only the decision is paid for.  ``offloading``: T = 1, where most chunks are.  ``polling``: one
 thread takes the chunks of all capture queues and never sleeps; ``handlers``: the product's handler threads, which
 sleep when they have nothing.  With those, offloading hands chunks to sleeping buddies, and most of what it costs
-is the system call that wakes them; that case is shown, the other three are held to the limit.  A round measures basic and advanced right after each other, in turning order, and
-their difference counts.
+is the system call that wakes them; that case is shown, the other three are held to the limit.  A round measures
+basic and advanced right after each other, in turning order, and their difference counts.
 """
 
 from __future__ import annotations
@@ -209,9 +209,7 @@ def main() -> None:
     if args.json:
         args.json.write_text(json.dumps(found, indent=1) + "\n")
     judged = [one for one in found if (one["consumers"], one["case"]) != ("handlers", "offloading")]
-    dear = [
-        f"{one['consumers']}, {one['case']}: {one['cost_ns']:.2f} ns" for one in judged if one["cost_ns"] > LIMIT_NS
-    ]
+    dear = [f"{one['consumers']}, {one['case']}: {one['cost_ns']:.2f}" for one in judged if one["cost_ns"] > LIMIT_NS]
     if dear:
         sys.exit(f"offloading costs more than {LIMIT_NS:g} ns a packet: {'; '.join(dear)}")
 

@@ -45,6 +45,11 @@ def _divide(operation: int) -> Program:
 
 
 DIVIDE, REMAINDER = _divide(op.DIV), _divide(op.MOD)
+LATE = Program.of([
+    (op.LD | op.B | op.ABS, 0, 0, 0), (op.JMP | op.JEQ, 0, 1, 1), (op.RET, 0, 0, 1), (op.JMP | op.JEQ, 0, 2, 2),
+    (op.LD | op.B | op.ABS, 0, 0, 40), (op.RET | op.A, 0, 0, 0), (op.RET, 0, 0, 0),
+])  # fmt: skip
+"""Accepts where byte 0 is 1; where it is 2, byte 40 decides."""
 SHIFT = Program.of([(op.LD | op.IMM, 0, 0, 0x80000001), (op.LDX | op.LEN, 0, 0, 0), (op.ALU | op.RSH | op.X, 0, 0, 0),
                     (op.RET | op.A, 0, 0, 0)])  # fmt: skip
 """Shifts by the packet's length."""
@@ -218,6 +223,7 @@ def programs(draw: st.DrawFn, longest: int = 40) -> Program:
             source = draw(st.sampled_from([op.K, op.X]))
             rows.append((op.JMP | operation | source, draw(step), draw(step), draw(number)))
         else:
-            rows.append((op.JMP | op.JA, 0, 0, draw(step)))
+            jump = (op.JMP | op.JA, 0, 0, draw(step))
+            rows.append(draw(st.sampled_from([jump, (op.RET | op.A, 0, 0, 0), (op.RET | op.K, 0, 0, 1)])))
     rows.append(draw(st.sampled_from([(op.RET | op.A, 0, 0, 0), (op.RET | op.K, 0, 0, 1), (op.RET | op.K, 0, 0, 0)])))
     return Program.of(rows)

@@ -9,6 +9,7 @@ import pytest
 from filter_corpus import (
     DIVIDE,
     EVERYDAY,
+    LATE,
     REMAINDER,
     SHIFT,
     Trace,
@@ -119,6 +120,8 @@ packets = st.lists(
 @example(DIVIDE, [(bytes([7, divisor]), 2) for divisor in (0, 1, 7, 8)] * 5, 0)
 @example(DIVIDE, [(bytes([7, divisor]), 2) for divisor in (0, 1, 7, 8)] * 5, 300)
 @example(REMAINDER, [(bytes([7, divisor]), 2) for divisor in (0, 1, 5, 7)] * 5, 300)
+@example(LATE, [(bytes([first]) + bytes(40), 0) for first in (0, 1)] * 20, 300)
+@example(LATE, [(bytes([first]) + bytes([first] * 40), 0) for first in (0, 1, 2, 3)] * 10, 300)
 @example(SHIFT, [(b"", length) for length in (0, 30, 31, 32, 33, 64, 3000)] * 3, 300)
 def test_native_code_agrees_with_libpcap_on_random_programs(program, packets, room):
     """Any valid program, on any packets, near the arena's end or not, accepts what libpcap's interpreter accepts."""

@@ -77,9 +77,9 @@ class Packet:
 
 
 def _make_load(size: int) -> Any:
-    """The ``size`` octets (1, 2, 4 or 8) at an offset, big-endian, as int64."""
+    """The ``size`` octets (1, 2, 4 or 8) at an offset, big-endian, as int64; 8 octets as uint64."""
     if PURE:
-        return lambda packet, offset: _signed(int.from_bytes(packet._octets[offset : offset + size].tobytes(), "big"))
+        return lambda packet, offset: int.from_bytes(packet._octets[offset : offset + size].tobytes(), "big")
 
     @intrinsic
     def load(typing, packet, offset):  # type: ignore[no-untyped-def]
@@ -92,13 +92,9 @@ def _make_load(size: int) -> Any:
                 field = builder.bswap(field)
             return field if size == 8 else builder.zext(field, ir.IntType(64))
 
-        return types.int64(packet, types.int64), generate
+        return (types.uint64 if size == 8 else types.int64)(packet, types.int64), generate
 
     return load
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >> 63 else value
 
 
 load8, load16, load32, load64 = (_make_load(size) for size in (1, 2, 4, 8))

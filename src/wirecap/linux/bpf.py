@@ -30,6 +30,8 @@ HELPERS = {
     "xdp_adjust_meta": 54, "ktime_get_boot_ns": 125, "ktime_get_tai_ns": 208,
 }  # fmt: skip
 
+_REFUSALS = (errno.EINVAL, errno.EACCES, errno.EFAULT, errno.E2BIG)
+"""How the verifier says no; the last two to programs that are too complex for it."""
 _CAPABILITY_HINT = "run as root, or grant CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW"
 
 
@@ -91,7 +93,7 @@ class Program:
         try:
             self.fd = self._load(code, name, None)
         except SystemCallError as error:
-            if error.errno not in (errno.EINVAL, errno.EACCES):
+            if error.errno not in _REFUSALS:
                 raise
             log = ctypes.create_string_buffer(1 << 20)
             try:

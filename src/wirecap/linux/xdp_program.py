@@ -120,7 +120,11 @@ class Hook:
         self.counters = bpf.Map(bpf.PERCPU_ARRAY, COUNTER_BYTES, queues)
         whole = len(captured) == queues
         code = program(self.counters.fd, self.sockets.fd, unstamped.fd, clock, whole, filter, unwanted)
-        self.program = bpf.Program(assemble(code))
+        try:
+            self.program = bpf.Program(assemble(code))
+        except SystemCallError as error:
+            hint = error.hint or ("the kernel takes no such filter: leave --kernel-filter out" if filter else "")
+            raise SystemCallError(error.message, error.errno, hint) from None
         self.link: bpf.Link | None = None
 
     def attach(self, interface: str, ifindex: int, mode: str) -> str:

@@ -64,6 +64,44 @@ def test_save_matching(trace, tmp_path):
     ]
 
 
+def test_top_talkers(trace):
+    """The compiled handler's senders stand in the order of their bytes; ARP is nobody's."""
+    assert [line.split() for line in run("top_talkers.py", trace).splitlines()] == [
+        ["192.0.2.1", "30,000", "bytes"],
+        ["192.0.2.2", "7,500", "bytes"],
+    ]
+
+
+def test_chunk_histogram(trace):
+    """The chunk handler's histogram has every packet in its range."""
+    packets = {line.split()[0]: int(line.split()[2]) for line in run("chunk_histogram.py", trace).splitlines()}
+    assert packets.pop("0-63") == 1
+    assert packets.pop("64-127") == 300
+    assert packets.pop("1024-1518") == 5
+    assert not any(packets.values())
+
+
+def test_print_packets(trace):
+    """The callback prints a line for each packet, with its time and its first bytes."""
+    lines = run("print_packets.py", trace).splitlines()
+    assert len(lines) == 306
+    assert lines[299].split() == ["00:04:59.000000000", "100", "bytes", *["02"] * 12, "08", "00"]
+
+
+def test_dns(tmp_path):
+    """Queries, answers and errors are told apart; other ports, TCP and other packets are not DNS messages."""
+    query, answer, refused = bytes.fromhex("00070100"), bytes.fromhex("00078180"), bytes.fromhex("00078185")
+    path = tmp_path / "dns.pcap"
+    with path.open("wb") as file:
+        writer = dpkt.pcap.Writer(file)
+        for ports, message in ([(999, 53), query], [(999, 53), query], [(53, 999), answer], [(53, 999), refused],
+                               [(999, 5353), query]):  # fmt: skip
+            udp = struct.pack("!HHHH", *ports, 20, 0) + message + bytes(8)
+            writer.writepkt(frame("192.0.2.1", 34)[:34] + udp)
+        writer.writepkt(frame("192.0.2.1", 34)[:34] + struct.pack("!HHH", 999, 53, 20))  # cut short
+    assert run("dns.py", path) == "{'packets': 4, 'answers': 2, 'errors': 1, 'queries': 2}\n"
+
+
 def test_no_example_is_forgotten():
     """Each example has a test here, and is at most 40 lines long."""
     for path in EXAMPLES.glob("*.py"):

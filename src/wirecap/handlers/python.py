@@ -44,6 +44,8 @@ class PythonHandler:
             stamps = chunk.timestamps.tolist()
             for number in range(first, len(chunk)):
                 function(stamps[number], bytes(chunk[number]), *state, **options)
+        except BrokenPipeError:
+            raise  # the reader of what it prints went away: no packet's fault
         except Exception as error:
             raise HandlerError(number, self._reason(error)) from error
 

@@ -50,7 +50,8 @@ def counters_in(function: Callable[..., Any], parameter: str) -> dict[str, Any]:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, SyntaxError):
         raise UsageError(f"handler {function.__name__}: its text cannot be read", FORMS) from None
-    used = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute))
+    used = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    used.sort(key=lambda node: (node.lineno, node.col_offset))
     names = [node.attr for node in used if isinstance(node.value, ast.Name) and node.value.id == parameter]
     return dict.fromkeys(names, np.int64)
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import faulthandler
 import signal
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -160,3 +162,43 @@ def selection_of(expression: str) -> Selection:
 
     native = NativeFilter(compile_filter(expression))
     return Selection(native.process, native.state, native)
+
+
+class Packet(NamedTuple):
+    """A packet in a file."""
+
+    stamp: int
+    """Ticks of the file since the epoch: ns in pcapng and nanosecond pcap, us in pcap."""
+    interface: int
+    data: bytes
+    original: int
+
+
+def read_pcapng(path: Path) -> list[Packet]:
+    """Enhanced packet blocks of one little-endian section (draft-ietf-opsawg-pcapng), every block whole."""
+    octets, at, found = path.read_bytes(), 0, []
+    while at < len(octets):
+        kind, size = struct.unpack_from("<II", octets, at)
+        assert size % 4 == 0
+        assert size >= 12
+        assert struct.unpack_from("<I", octets, at + size - 4)[0] == size
+        if kind == 6:
+            interface, high, low, captured, original = struct.unpack_from("<5I", octets, at + 8)
+            data = octets[at + 28 : at + 28 + captured]
+            found.append(Packet(high << 32 | low, interface, data, original))
+        at += size
+    assert at == len(octets)
+    return found
+
+
+def read_pcap(path: Path) -> list[Packet]:
+    """Records of a little-endian pcap file (draft-ietf-opsawg-pcap), every record whole."""
+    octets, at, found = path.read_bytes(), 24, []
+    ticks = {0xA1B2C3D4: 10**6, 0xA1B23C4D: 10**9}[struct.unpack_from("<I", octets)[0]]
+    while at < len(octets):
+        seconds, fraction, captured, original = struct.unpack_from("<4I", octets, at)
+        found.append(Packet(seconds * ticks + fraction, 0, octets[at + 16 : at + 16 + captured], original))
+        assert fraction < ticks
+        assert len(found[-1].data) == captured
+        at += 16 + captured
+    return found

@@ -92,11 +92,11 @@ class MemorySource:
     def counts(self, pool: k.Pool, queue: int) -> HookCounts:
         at = int(pool.queues[queue * k.QUEUE_WORDS + r.MEMORY_STATISTICS])
         statistics = self.rings.words[at : at + 8].tolist()
-        in_ring, exhausted, _ = ring_counts(pool, self.rings, queue)
         empty = statistics[r.FILL_RING_EMPTY]
+        in_ring, exhausted, late = ring_counts(pool, self.rings, queue, empty)
         drops = {
             "pool_exhausted": exhausted,
-            "capture_late": empty - exhausted,
+            "capture_late": late,
             "rx_ring_full": statistics[RX_RING_FULL],
             "oversize": statistics[RX_DROPPED] - empty,
         }

@@ -60,8 +60,14 @@ def run_capture(pool: k.Pool, rings: r.Rings, mine: list[int], wait_fd: int, set
     capture_loop(pool, rings, np.array(mine, np.int64), words, depths, libc.scratch())
 
 
-def ring_counts(pool: k.Pool, rings: r.Rings, queue: int) -> tuple[int, int, int]:
-    """(in the RX ring, lost to an exhausted pool, lost to a late capture thread), packets."""
+def ring_counts(pool: k.Pool, rings: r.Rings, queue: int, lost: int) -> tuple[int, int, int]:
+    """(in the RX ring, lost to an exhausted pool, lost to a late capture thread), packets.
+
+    lost: how many found the fill ring empty; those since the capture thread's last look count as it would now.
+    """
     words = pool.queues[queue * k.QUEUE_WORDS : (queue + 1) * k.QUEUE_WORDS]
     waiting = (int(rings.halves[words[r.RX_PRODUCER]]) - int(words[k.TAKEN])) & 0xFFFFFFFF
-    return waiting, int(words[r.LOST_EXHAUSTED]), int(words[r.LOST_LATE])
+    exhausted, late = int(words[r.LOST_EXHAUSTED]), int(words[r.LOST_LATE])
+    if words[k.FREE_CELLS] == 0:
+        return waiting, lost - late, late
+    return waiting, exhausted, lost - exhausted

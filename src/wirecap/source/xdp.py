@@ -150,12 +150,11 @@ class XdpSource:
     def counts(self, pool: k.Pool, queue: int) -> HookCounts:
         place = self.queues[queue]
         received, octets, unwanted = self._hooks[place.interface_id].received(place.queue)
-        in_ring, exhausted, late = ring_counts(pool, self.rings, queue)
         kernel = self._sockets[queue].statistics()
-        unexplained = kernel.rx_fill_ring_empty - exhausted - late  # lost since the capture thread last looked
+        in_ring, exhausted, late = ring_counts(pool, self.rings, queue, kernel.rx_fill_ring_empty)
         drops = {
             "pool_exhausted": exhausted,
-            "capture_late": late + unexplained,
+            "capture_late": late,
             "rx_ring_full": kernel.rx_ring_full,
             "oversize": kernel.rx_dropped - kernel.rx_fill_ring_empty,
         }

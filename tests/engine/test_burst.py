@@ -1,0 +1,139 @@
+"""The ring-buffer pool's promise: a burst is held back whole as long as it fits R x M cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from rig import Rig, check_identity, until
+from wirecap.handlers.pipeline import Pipeline
+from wirecap.handlers.pkt_handler import Paced
+from wirecap.kernels import libc
+from wirecap.kernels.atomics import load
+from wirecap.kernels.handle import PROCESS_SIGNATURE
+from wirecap.kernels.jit import kernel
+from wirecap.kernels.libc import sleep_ns
+
+pytestmark = pytest.mark.kernel
+
+M, R = 16, 20
+
+
+@kernel(PROCESS_SIGNATURE)
+def wait_at_gate(arena, address, captured, original, stamp, n, state):
+    """Hold the chunk until state[0] is set."""
+    while load(state, 0) == 0:
+        sleep_ns(1_000_000, state[8:])
+    return 0
+
+
+class Gate:
+    """A handler that takes its first chunk and does nothing with it until it is opened."""
+
+    name = "gate"
+    process = staticmethod(wait_at_gate)
+
+    def state(self, consumer: int) -> np.ndarray:
+        return np.concatenate([np.zeros(8, np.int64), libc.scratch()])
+
+
+def open_gates(pipeline: Pipeline) -> None:
+    for states in pipeline.states:
+        states[0, 0] = 1
+
+
+@contextmanager
+def opened_at_the_end(pipeline: Pipeline) -> Iterator[None]:
+    """Whatever the test does, its threads end."""
+    try:
+        yield
+    finally:
+        open_gates(pipeline)
+
+
+@pytest.mark.parametrize("packets", [1, 15, 16, 17, 160, 319, 320])
+def test_burst_that_fits_is_captured_whole(packets):
+    """P <= R x M packets at once into a handler of 20,000 packets a second: every one is delivered."""
+    with Rig(Pipeline([Paced(20_000)]), M=M, R=R) as rig:
+        rig.inject_copies(0, packets)
+        rig.done(packets)
+        rig.stop()
+        check_identity(rig.engine, received=packets)
+        assert rig.delivered == packets
+
+
+@pytest.mark.parametrize("packets", [321, 400, 1000])
+@pytest.mark.parametrize("advanced", [False, True])
+def test_burst_that_does_not_fit_loses_exactly_the_rest(packets, advanced):
+    """P > R x M packets at once: R x M are delivered, P - R x M are named pool_exhausted."""
+    with Rig(Pipeline([Paced(20_000)]), queues=2, M=M, R=R, advanced=advanced) as rig:
+        rig.inject_copies(0, packets)
+        rig.done(packets)
+        rig.stop()
+        check_identity(rig.engine, received=packets)
+        assert rig.delivered == M * R
+        assert rig.drops() == {"pool_exhausted": packets - M * R}
+
+
+@pytest.mark.parametrize("size", [1, 3, 16, 50])
+def test_pool_behind_a_short_ring_fills_to_the_last_cell(size):
+    """With 64 cells attached and a handler that does nothing, all R x M cells fill up, however packets come."""
+    pipeline = Pipeline([Gate()])
+    with Rig(pipeline, M=M, R=R, ring=64) as rig, opened_at_the_end(pipeline):
+        counts = rig.source.counts
+        sent = 0
+        while sent < M * R:
+            part = min(size, M * R - sent)
+            rig.inject_copies(0, part)
+            sent += part
+            until(lambda: counts(rig.engine.pool, 0).in_ring == 0)
+        rig.inject_copies(0, 7)
+        until(lambda: rig.drops())
+        assert rig.drops() == {"pool_exhausted": 7}
+        open_gates(pipeline)
+        rig.done(M * R + 7)
+        rig.inject_copies(0, 40)  # the cells are back
+        rig.done(M * R + 47)
+        rig.stop()
+        check_identity(rig.engine, received=M * R + 47)
+        assert rig.delivered == M * R + 40
+
+
+def test_short_ring_that_nobody_refills_is_not_called_an_exhausted_pool():
+    """What a burst loses to a short ring while the pool has cells is named capture_late."""
+    with Rig(M=M, R=R, ring=64) as rig:
+        until(lambda: rig.source.rings.halves[: 4 * 64].any())
+        rig.inject_copies(0, 100)
+        rig.done(100)
+        rig.stop()
+        check_identity(rig.engine, received=100)
+        assert rig.drops() == {"capture_late": 36}
+
+
+@pytest.mark.parametrize("advanced", [False, True])
+def test_uneven_load(advanced):
+    """All on one of four queues: what is above T percent of R goes to the others in advanced mode, else nothing."""
+    pipeline = Pipeline([Gate()])
+    with Rig(pipeline, queues=4, M=M, R=R, advanced=advanced, T=50) as rig, opened_at_the_end(pipeline):
+        for _ in range(20):
+            rig.inject_copies(0, 16)
+            until(lambda: rig.source.counts(rig.engine.pool, 0).in_ring == 0)
+        until(lambda: sum(rig.engine.depths()) + sum(c > 0 for c in taken(rig)) == 20)
+        open_gates(pipeline)
+        rig.done(320)
+        rig.stop()
+        check_identity(rig.engine, received=320)
+        summary = rig.engine.summary()
+        assert rig.delivered == 320
+        offloaded = summary.queues[0].offloaded
+        home = 1 + 11  # at the handler, and a queue that is just longer than T percent of R
+        assert offloaded in ([(20 - home) * 16, (21 - home) * 16] if advanced else [0])
+        assert rig.engine.pool.tallies[1:, 0, 0].sum() == offloaded
+
+
+def taken(rig: Rig) -> list[int]:
+    """Packets that each handler thread has taken."""
+    return rig.engine.pool.tallies[:, :, 0].sum(axis=1).tolist()

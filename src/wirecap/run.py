@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 
 class Interrupts:
-    """SIGINT and SIGTERM end the capture; a second one gives up what is still in the pool."""
+    """SIGINT and SIGTERM end the capture; a second one gives up what is still in the pool.
+
+    A third one ends the process at once: a handler that never returns cannot be ended otherwise.
+    """
 
     def __init__(self, wake: threading.Event) -> None:
         self.asked, self.give_up, self._wake = threading.Event(), threading.Event(), wake
@@ -40,6 +43,8 @@ class Interrupts:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.asked.is_set():
             self.give_up.set()
+            for ours in self._before:
+                signal.signal(ours, signal.SIG_DFL)
         self.asked.set()
         self._wake.set()
 

@@ -118,10 +118,13 @@ def _closing(engine: Engine, application: Pipeline) -> dict[str, Any]:
     writer = application.writer
     written, octets = (writer.packets_written, writer.octets_written) if writer else (0, 0)
     summary = accounting.as_dict(engine, written, octets)
-    results = application.results()
-    if results:
-        summary["handlers"] = results
     failure = engine.failure()
+    try:
+        results = application.results()
+        if results:
+            summary["handlers"] = results
+    except WirecapError as error:
+        failure = failure or error
     if failure is None:
         return summary
     if isinstance(failure, WirecapError):

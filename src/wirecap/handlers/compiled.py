@@ -57,9 +57,8 @@ class CompiledHandler:
         self._link, self._keep_going = LINK_TYPES[kinds[0]], keep_going
 
     def state(self, consumer: int) -> NDArray[np.int64]:
-        self.records.new()
         words = np.zeros(k.OPTIONS + len(self._options), np.int64)
-        words[k.RECORD] = self.records.addresses()[-1]
+        words[k.RECORD] = self.records.new()
         words[k.LINK], words[k.KEEP_GOING] = self._link, self._keep_going
         words[k.OPTIONS :] = k.option_words(self._options)
         return words

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wirecap.errors import UsageError
+from wirecap.errors import UsageError, WirecapError
 from wirecap.handlers import python_loop
 from wirecap.handlers.base import Layout, NativeHandler, Selection
 from wirecap.handlers.compiled import CompiledHandler
-from wirecap.handlers.failure import failed
+from wirecap.handlers.failure import failed, reason
 from wirecap.handlers.python import PythonHandler
 from wirecap.handlers.write import Writer
 from wirecap.kernels import handle as h
@@ -132,9 +132,20 @@ class Pipeline:
             self.failures[stage] += 1
 
     def results(self) -> list[dict[str, Any]]:
-        """For each user's handler its ``name``, ``result`` and ``failures``, in the order of the row."""
+        """For each user's handler its ``name``, ``result`` and ``failures``, in the order of the row.
+
+        Raises WirecapError where a ``merge`` fails.
+        """
         return [
-            {"name": handler.name, "result": handler.result(), "failures": self.failures[stage]}
+            {"name": handler.name, "result": _result(handler), "failures": self.failures[stage]}
             for stage, handler in enumerate(self.handlers)
             if isinstance(handler, (CompiledHandler, PythonHandler))
         ]
+
+
+def _result(handler: CompiledHandler | PythonHandler) -> Any:
+    try:
+        return handler.result()
+    except Exception as error:
+        merge = handler.user.merge or handler.user.function
+        raise WirecapError(f"handler {handler.name}: its merge failed: {reason(error, merge)}") from error

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping
 from typing import Any
 
 from wirecap.chunk import Chunk
+from wirecap.handlers.failure import reason
 from wirecap.handlers.state import Records
 from wirecap.handlers.user import UserHandler, Way
 
@@ -30,8 +30,7 @@ class PythonHandler:
 
     def state(self) -> tuple[Any, ...]:
         """A thread's own record, as the last argument of a call; nothing where the function takes none."""
-        record = self.records.new()
-        return (record,) if self.user.takes_state else ()
+        return (self.records.at(self.records.new()),) if self.user.takes_state else ()
 
     def call(self, chunk: Chunk, state: tuple[Any, ...], first: int) -> None:
         """Handle the chunk from packet ``first`` on.  Raises HandlerError."""
@@ -47,14 +46,7 @@ class PythonHandler:
         except BrokenPipeError:
             raise  # the reader of what it prints went away: no packet's fault
         except Exception as error:
-            raise HandlerError(number, self._reason(error)) from error
-
-    def _reason(self, error: BaseException) -> str:
-        """What was raised, with the last line of the user's file on the way there."""
-        file = self.user.function.__code__.co_filename
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        return f"{what} ({file}, line {frames[-1].lineno})" if frames else what
+            raise HandlerError(number, reason(error, self.user.function)) from error
 
     def result(self) -> Any:
         """The merged state; None for a function without one."""

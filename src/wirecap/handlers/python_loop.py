@@ -56,7 +56,7 @@ def _handle(
             return
         except HandlerError as error:
             if not pipeline.keep_going:
-                raise failed(engine, handler, slot, error.packet, reason=error.reason) from error.__cause__
+                raise failed(engine, handler, slot, error.packet, why=error.reason) from error.__cause__
             pipeline.count_failure(stage)
             first = count if error.packet is None else error.packet + 1
         finally:

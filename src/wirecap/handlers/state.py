@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wirecap.errors import UsageError
+from wirecap.kernels.record import Record
 
 Declared = np.dtype[Any] | Mapping[str, Any] | Sequence[Any]
 """A structured dtype, or what NumPy makes one of, or ``{"packets": np.int64, "ports": (np.int64, 65536)}``."""
 
-Merge = Callable[[list[Any]], Any]
+Merge = Callable[[list[Record]], Any]
 """Gets the record of every thread, returns the result."""
 
 FORMS = 'declare it as state={"packets": np.int64, "ports": (np.int64, 65536)}'
@@ -37,8 +38,8 @@ def dtype_of(declared: Declared | None, owner: str) -> np.dtype[Any]:
         base = made[name].base
         if base.kind not in "biuf" or base.names:
             raise UsageError(f"handler {owner}: state.{name} is {base}, not a number or an array of numbers", FORMS)
-        if not name.isidentifier():
-            raise UsageError(f"handler {owner}: its state has a field {name!r}", "a field's name is an identifier")
+        if not name.isidentifier() or (name.startswith("_") and name != _UNUSED):
+            raise UsageError(f"handler {owner}: its state has a field {name!r}", "a field's name begins with a letter")
     if not made.names:
         raise UsageError(f"handler {owner}: its state is {made}, not a record", FORMS)
     return made
@@ -63,31 +64,31 @@ class Records:
         self.kind = kind
         self._octets: list[NDArray[np.uint8]] = []
 
-    def new(self) -> Any:
-        """A thread's own record, all zero."""
+    def new(self) -> int:
+        """The address of a thread's own record, all zero."""
         octets = np.zeros(self.kind.itemsize + 3 * _CACHE_LINE, np.uint8)
-        start = -octets.ctypes.data % _CACHE_LINE + _CACHE_LINE
-        self._octets.append(octets[start : start + self.kind.itemsize])
-        return self.all()[-1]
+        self._octets.append(octets[-octets.ctypes.data % _CACHE_LINE + _CACHE_LINE :])
+        return int(self._octets[-1].ctypes.data)
 
-    def addresses(self) -> list[int]:
-        return [octets.ctypes.data for octets in self._octets]
+    def at(self, address: int) -> Record:
+        return Record(address, self.kind)
 
-    def all(self) -> list[Any]:
-        return [octets.view(self.kind).view(np.recarray)[0] for octets in self._octets]
+    def all(self) -> list[Record]:
+        return [self.at(octets.ctypes.data) for octets in self._octets]
 
     def merged(self, merge: Merge | None) -> Any:
         """The result: of ``merge``, else a dict with the sum of each field."""
-        return merge(self.all()) if merge else summed(self.all(), self.kind)
+        records = self.all() or [self.at(self.new())]
+        return merge(records) if merge else summed(records, self.kind)
 
 
-def summed(records: Iterable[Any], kind: np.dtype[Any]) -> dict[str, Any]:
+def summed(records: Iterable[Record], kind: np.dtype[Any]) -> dict[str, Any]:
     """Field by field: int or float where it is one number, an array where it is an array."""
     total: dict[str, Any] = {}
     for name in kind.names or ():
         if name == _UNUSED:
             continue
-        parts = np.stack([np.asarray(record[name]) for record in records])
+        parts = np.stack([np.asarray(getattr(record, name), kind[name].base) for record in records])
         field = parts.any(axis=0) if parts.dtype == bool else parts.sum(axis=0, dtype=_wide(parts.dtype))
         total[name] = field.item() if field.ndim == 0 else field
     return total

@@ -6,7 +6,6 @@ something that unwinds a thread without the GIL; a pointer to what was raised go
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +22,7 @@ from wirecap.kernels.handle import PROCESS_SIGNATURE
 from wirecap.kernels.jit import PURE
 from wirecap.kernels.packet import PACKET, at
 from wirecap.kernels.raised import forget, keep
+from wirecap.kernels.record import Record
 
 # The words of a thread's state: address of the user's own record; link type; 1 to count failures and go on;
 # how many there were; what the first one raised (kernels/raised.py); the options.
@@ -41,12 +41,6 @@ class ReturnedError(Exception):
 def option_words(values: list[Any]) -> list[int]:
     """Options (bool, int, float) as the state's words."""
     return [int(np.float64(value).view(np.int64)) if isinstance(value, float) else int(value) for value in values]
-
-
-def record_at(address: int, kind: np.dtype[Any]) -> Any:
-    """The record of that type at an address."""
-    octets = np.ctypeslib.as_array((ctypes.c_uint8 * kind.itemsize).from_address(address))
-    return octets.view(kind).view(np.recarray)[0]
 
 
 def compile_user(function: Callable[..., Any]) -> Any:
@@ -114,7 +108,7 @@ def _call_python(user: Any, kind: np.dtype[Any], options: list[Any]) -> Callable
     def call(packet, state):  # type: ignore[no-untyped-def]
         given = [type(value)(_option(word, value)) for word, value in zip(state[OPTIONS:], options, strict=False)]
         try:
-            user(packet, record_at(int(state[RECORD]), kind), *given)
+            user(packet, Record(int(state[RECORD]), kind), *given)
         except Exception as error:
             return keep(error)
         return 0

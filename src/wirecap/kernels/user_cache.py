@@ -24,6 +24,7 @@ from numba.core.registry import cpu_target
 from wirecap.kernels.jit import CACHE_DIR
 
 FOLDER = CACHE_DIR / "handlers"
+MOST_KEPT = 200
 _PACKAGES = ("numpy", "numba", "math", "builtins", "operator", "wirecap")
 
 
@@ -127,6 +128,7 @@ class Store:
             FOLDER.mkdir(parents=True, exist_ok=True)
             partial.write_bytes(serialize.dumps(result._reduce()))
             partial.replace(self.path)
+            _prune()
         except OSError:
             with contextlib.suppress(OSError):
                 partial.unlink()
@@ -136,3 +138,10 @@ class Store:
     def disable(self) -> None: ...
 
     def flush(self) -> None: ...
+
+
+def _prune() -> None:
+    """Every edit of a handler leaves a file behind: the oldest ones go."""
+    files = sorted(FOLDER.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in files[MOST_KEPT:]:
+        path.unlink(missing_ok=True)

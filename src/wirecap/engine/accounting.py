@@ -84,9 +84,11 @@ def _queue(engine: Engine, number: int, hook: HookCounts) -> QueueCounts:
     )  # fmt: skip
     left = counts.received - counts.delivered - counts.filtered_out - counts.dropped
     if engine.stopped:
-        waiting = hook.in_ring + _in_slots(engine, number)
+        waiting, waiting_octets = _in_slots(engine, number)
+        waiting += hook.in_ring
         if engine.source.keeps_unread:
             counts.received -= waiting + drops.pop("unread_at_stop")
+            counts.received_octets -= waiting_octets + tally[h.UNREAD_OCTETS]
         else:
             drops["unread_at_stop"] += waiting
         if left != waiting:
@@ -96,20 +98,22 @@ def _queue(engine: Engine, number: int, hook: HookCounts) -> QueueCounts:
     return counts
 
 
-def _in_slots(engine: Engine, queue: int) -> int:
-    """Packets of a stopped engine that lie in a filling slot or in chunks that no handler took.
+def _in_slots(engine: Engine, queue: int) -> tuple[int, int]:
+    """Packets and bytes of a stopped engine that lie in a filling slot or in chunks that no handler took.
 
     Chunks on their way from a handler to a writer are delivered already.
     """
     pool = engine.pool
-    waiting = int(pool.queues[queue * k.QUEUE_WORDS + k.FILL_COUNT])
+    words = pool.queues[queue * k.QUEUE_WORDS : (queue + 1) * k.QUEUE_WORDS]
+    waiting = [(int(words[k.FILL_SLOT]), int(words[k.FILL_COUNT]))]
     stride = lanes.PLACES + int(pool.control[k.LANE_MASK]) + 1
     for consumer in range(engine.layout.handlers):
         places = pool.lanes[consumer * stride + lanes.PLACES : (consumer + 1) * stride]
         for slot in (places[places > 0] - 1).tolist():
             if pool.meta[slot * k.SLOT_WORDS + k.HOME] == queue:
-                waiting += int(pool.meta[slot * k.SLOT_WORDS + k.COUNT])
-    return waiting
+                waiting.append((slot, int(pool.meta[slot * k.SLOT_WORDS + k.COUNT])))
+    octets = sum(int(pool.captured[slot, :count].sum()) for slot, count in waiting)
+    return sum(count for _, count in waiting), octets
 
 
 def as_dict(engine: Engine, written: int = 0, written_octets: int = 0) -> dict[str, Any]:

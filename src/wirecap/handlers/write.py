@@ -240,11 +240,17 @@ class QueueWriter:
     def _surrender(self, consumer: int, direct: bool) -> None:
         """What this writer admitted and will not write was not delivered: it counts as unread at the stop."""
         pool, merge = self._engine.pool, self.merge
+        if not direct:
+            return
         for queue in merge.mine.tolist():
-            slots = [slot - 1 for slot in merge.pending[queue].tolist() if slot]
-            left = sum(int(pool.meta[slot * k.SLOT_WORDS + k.KEPT]) for slot in slots)
+            rest = [(slot - 1, 0) for slot in merge.pending[queue].tolist() if slot]
             if merge.head[queue] >= 0:
-                left += int(pool.meta[merge.head[queue] * k.SLOT_WORDS + k.KEPT] - merge.cursor[queue])
-            if direct:
-                pool.tallies[consumer, queue, h.DELIVERED] -= left
-                pool.tallies[consumer, queue, h.UNREAD] += left
+                rest.append((int(merge.head[queue]), int(merge.cursor[queue])))
+            tally = pool.tallies[consumer, queue]
+            for slot, first in rest:
+                kept = int(pool.meta[slot * k.SLOT_WORDS + k.KEPT])
+                octets = int(pool.captured[slot, first:kept].sum())
+                tally[h.DELIVERED] -= kept - first
+                tally[h.DELIVERED_OCTETS] -= octets
+                tally[h.UNREAD] += kept - first
+                tally[h.UNREAD_OCTETS] += octets

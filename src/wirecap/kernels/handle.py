@@ -38,7 +38,7 @@ STAGES = 4  # handlers that one thread can chain
 CHAIN = types.UniTuple(PROCESS, STAGES)
 
 # words of Pool.tallies, per consumer and home queue
-DELIVERED, DELIVERED_OCTETS, FILTERED, UNREAD, DELIVERED_OFFLOADED = range(5)
+DELIVERED, DELIVERED_OCTETS, FILTERED, UNREAD, DELIVERED_OFFLOADED, UNREAD_OCTETS = range(6)
 TALLY_WORDS = 8
 
 # words of a handler thread's settings
@@ -90,6 +90,8 @@ def admit(pool, consumer, slot, select, select_state):
         left = max(0, pool.control[LIMIT] - fetch_add(pool.control, BUDGET, kept))
         if kept > left:
             tally[UNREAD] += kept - left
+            for i in range(left, kept):
+                tally[UNREAD_OCTETS] += pool.captured[slot, i]
             kept = left
     octet_count = 0
     for i in range(kept):

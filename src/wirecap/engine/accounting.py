@@ -105,13 +105,11 @@ def _in_slots(engine: Engine, queue: int) -> tuple[int, int]:
     """
     pool = engine.pool
     words = pool.queues[queue * k.QUEUE_WORDS : (queue + 1) * k.QUEUE_WORDS]
-    waiting = [(int(words[k.FILL_SLOT]), int(words[k.FILL_COUNT]))]
     stride = lanes.PLACES + int(pool.control[k.LANE_MASK]) + 1
-    for consumer in range(engine.layout.handlers):
-        places = pool.lanes[consumer * stride + lanes.PLACES : (consumer + 1) * stride]
-        for slot in (places[places > 0] - 1).tolist():
-            if pool.meta[slot * k.SLOT_WORDS + k.HOME] == queue:
-                waiting.append((slot, int(pool.meta[slot * k.SLOT_WORDS + k.COUNT])))
+    places = pool.lanes[: engine.layout.handlers * stride].reshape(-1, stride)[:, lanes.PLACES :]
+    slots = [slot for slot in (places[places > 0] - 1).tolist() if pool.meta[slot * k.SLOT_WORDS + k.HOME] == queue]
+    waiting = [(slot, int(pool.meta[slot * k.SLOT_WORDS + k.COUNT])) for slot in slots]
+    waiting.append((int(words[k.FILL_SLOT]), int(words[k.FILL_COUNT])))
     octets = sum(int(pool.captured[slot, :count].sum()) for slot, count in waiting)
     return sum(count for _, count in waiting), octets
 

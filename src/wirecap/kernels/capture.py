@@ -150,7 +150,7 @@ def capture_loop(pool, rings, mine, settings, depths, scratch):
                     flush(pool, mine[i], depths)
             book_lost(pool, rings, mine, scratch)
             return
-        if settings[BUSY]:
+        if settings[BUSY] or happened >= BATCH:  # more may be waiting
             continue
         if happened:
             sleep_ns(settings[COALESCE_NS], scratch)

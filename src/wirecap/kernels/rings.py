@@ -23,11 +23,11 @@ from wirecap.kernels.pool import FREE_CELLS, QUEUE_WORDS, RING_WORDS, TAKEN
     SOCKET,  # file descriptor, or -1 for the memory NIC
     SUBMITTED,  # cells ever put on the fill ring; SUBMITTED - TAKEN = attached
     TARGET, TARGET_MOST, TARGET_LEAST,  # how many to keep attached, and its bounds
-    LEAST_LEFT, WINDOW_END,  # the fewest unused attached cells seen in this window; when it ends, ns
+    LEAST_LEFT, WINDOW_END, HOLD,  # the fewest unused attached cells in this window; when it ends; how long, ns
     SHORT,  # 1 while the pool had fewer free cells than the target wanted
     LOST, LOST_EXHAUSTED, LOST_LATE,  # packets that found no attached cell: seen so far, and why
     MEMORY_STATISTICS,  # index of the memory NIC's counters among the int64 words
-) = range(RING_WORDS, RING_WORDS + 21)  # fmt: skip
+) = range(RING_WORDS, RING_WORDS + 22)  # fmt: skip
 
 NEED_WAKEUP = 1  # XDP_RING_NEED_WAKEUP
 SOL_XDP, XDP_STATISTICS = 283, 7
@@ -35,7 +35,7 @@ FILL_RING_EMPTY = 4  # index into struct xdp_statistics, in 64-bit words
 STATISTICS_WORDS = 6
 STAMP_BYTES = 8  # the XDP program's stamp lies right before the packet
 HEADROOM_BYTES = 256 + STAMP_BYTES  # XDP_PACKET_HEADROOM and ours: stamp and headers share a cache line
-WINDOW_NS, HOLD_NS = 50_000_000, 1_000_000_000
+WINDOW_NS, HOLD_NS, HOLD_MOST_NS = 50_000_000, 500_000_000, 60_000_000_000
 
 
 class Rings(NamedTuple):
@@ -91,7 +91,8 @@ def submit(pool, rings, queue):
 def adapt(pool, q, left, now):
     """Keep as many cells attached as scheduling gaps need, and no more: few cells stay in cache and TLB.
 
-    The target doubles at once when a look finds under a quarter of it left, and shrinks by an eighth in
+    A look that finds under a quarter of the target left was nearly too late: the target goes to its upper
+    bound at once and stays there for HOLD, twice as long each time.  Otherwise it shrinks by an eighth in
     every window that never saw less than three quarters left.
     """
     queues = pool.queues
@@ -99,9 +100,10 @@ def adapt(pool, q, left, now):
     if left < queues[q + LEAST_LEFT]:
         queues[q + LEAST_LEFT] = left
         if left * 4 < target and target < queues[q + TARGET_MOST]:
-            queues[q + TARGET] = min(2 * target, queues[q + TARGET_MOST])
-            queues[q + LEAST_LEFT] = target
-            queues[q + WINDOW_END] = now + HOLD_NS
+            target = queues[q + TARGET_MOST]
+            queues[q + TARGET] = queues[q + LEAST_LEFT] = target
+            queues[q + HOLD] = min(max(2 * queues[q + HOLD], HOLD_NS), HOLD_MOST_NS)
+            queues[q + WINDOW_END] = now + queues[q + HOLD]
     if now >= queues[q + WINDOW_END]:
         if queues[q + LEAST_LEFT] * 4 > target * 3:
             queues[q + TARGET] = max(target - target // 8, queues[q + TARGET_LEAST])

@@ -11,10 +11,10 @@ from wirecap.kernels.capture import BUSY, COALESCE_NS, TIMEOUT_NS, WAIT_FD, capt
 from wirecap.linux.xsk import Ring
 from wirecap.source.base import CaptureSettings
 
-ATTACHED_MOST, ATTACHED_LEAST = 16384, 4096
+ATTACHED_MOST, ATTACHED_LEAST = 16384, 2048
 """Cells kept attached: what a queue can take while its capture thread is not scheduled; adapts in between.
 
-Fewer are faster: the kernel sees the UMEM in 4 KiB pages, and 4,096 cells are as many as a TLB holds.
+Fewer are faster: the kernel sees the UMEM in 4 KiB pages, and 2,048 cells, two a page, fit a TLB and an L2 cache.
 """
 
 
@@ -31,16 +31,17 @@ def ring_sizes(cells_per_queue: int, ring: int | None) -> tuple[tuple[int, int],
 
 
 def equip_queue(
-    pool: k.Pool, queue: int, fill: Ring, rx: Ring, socket: int, bounds: tuple[int, int], first: int, cell: int
-) -> None:
-    """Put a queue's free cells on its stack and the places of its rings into its words.
+    pool: k.Pool, rings: r.Rings, queue: int, fill: Ring, rx: Ring, socket: int, bounds: tuple[int, int], first: int,
+    cell: int,
+) -> None:  # fmt: skip
+    """Put a queue's free cells on its stack and the places of its rings into its words; attach the first cells.
 
+    They are attached here, and not by the capture thread, because packets may come before it runs.
     first: the byte in the arena where the queue's cells begin.
     """
     count = pool.free_cells.shape[1]
     pool.free_cells[queue] = first + np.arange(count, dtype=np.int64)[::-1] * cell
     words = pool.queues[queue * k.QUEUE_WORDS : (queue + 1) * k.QUEUE_WORDS]
-    words[k.FREE_CELLS] = count
     words[r.FILL_PRODUCER], words[r.FILL_CONSUMER] = fill.producer // 4, fill.consumer // 4
     words[r.FILL_FLAGS], words[r.FILL_DESCRIPTORS] = fill.flags // 4, fill.descriptors // 8
     words[r.FILL_MASK] = fill.entries - 1
@@ -48,7 +49,11 @@ def equip_queue(
     words[r.RX_DESCRIPTORS], words[r.RX_MASK] = rx.descriptors // 8, rx.entries - 1
     words[r.SOCKET] = socket
     words[r.TARGET_LEAST], words[r.TARGET_MOST] = bounds
-    words[r.TARGET] = words[r.LEAST_LEFT] = bounds[1]
+    words[r.TARGET] = words[r.LEAST_LEFT] = attached = bounds[1]
+    descriptors = fill.descriptors // 8
+    rings.words[descriptors : descriptors + attached] = pool.free_cells[queue, count - attached :][::-1]
+    words[k.FREE_CELLS] = count - attached
+    words[r.SUBMITTED] = rings.halves[fill.producer // 4] = attached
 
 
 def run_capture(pool: k.Pool, rings: r.Rings, mine: list[int], wait_fd: int, settings: CaptureSettings) -> None:

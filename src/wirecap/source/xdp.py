@@ -24,7 +24,6 @@ from wirecap.linux.xdp_program import Hook, best_clock, counter_array
 from wirecap.source.base import CaptureSettings, HookCounts, SourceQueue
 from wirecap.source.rings import equip_queue, ring_counts, ring_sizes, run_capture
 
-
 GENERIC_GRACE_S = 0.01
 """Native detaching waits for the packets under way; generic detaching does not."""
 
@@ -95,7 +94,7 @@ class XdpSource:
         self._set_clock()
         for queue, (fill, rx) in enumerate(self._rings):
             first = queue * cells_per_queue * self.cell
-            equip_queue(pool, queue, fill, rx, self._sockets[queue].fd, self._bounds, first, self.cell)
+            equip_queue(pool, self.rings, queue, fill, rx, self._sockets[queue].fd, self._bounds, first, self.cell)
 
     def kernels(self) -> list[Any]:
         return [capture_loop]

@@ -105,7 +105,6 @@ def test_pool_behind_a_short_ring_fills_to_the_last_cell(size):
 def test_short_ring_that_nobody_refills_is_not_called_an_exhausted_pool():
     """What a burst loses to a short ring while the pool has cells is named capture_late."""
     with Rig(M=M, R=R, ring=64) as rig:
-        until(lambda: rig.source.rings.halves[: 4 * 64].any())
         rig.inject_copies(0, 100)
         rig.done(100)
         rig.stop()

@@ -201,7 +201,6 @@ def test_file_that_cannot_grow(file_limit, tmp_path, rate, per_queue, advanced):
 def test_exhausted_pool(advanced, offered):
     """More packets than cells, with a handler that takes none of them: R x M are kept, the rest is named."""
     with Rig(Pipeline([Paced(10)]), queues=2, M=8, R=8, advanced=advanced) as rig:
-        until(lambda: rig.source.rings.halves[8:].any())  # cells are attached
         for _ in range(offered):
             for queue in range(2):
                 rig.inject_copies(queue, 64)

@@ -38,22 +38,26 @@ def words_of(rig):
 
 
 def test_the_most_recently_freed_cells_are_attached_first(rig):
-    """The fill ring gets the top of the stack, in order, up to the target and not more."""
+    """The fill ring gets the top of the stack, in order, up to the target and not more; the first cells at once."""
     words, pool, rings = words_of(rig), rig.engine.pool, rig.source.rings
-    top = pool.free_cells[0, : words[k.FREE_CELLS]][::-1].tolist()
-    assert submit_one(pool, rings, 0) == 1024
-    assert submit_one(pool, rings, 0) == 0
     base = words[r.FILL_DESCRIPTORS]
-    assert rings.words[base : base + 1024].tolist() == top[:1024]
+    assert rings.words[base : base + 1024].tolist() == list(range(0, 1024 * 2048, 2048))
     assert rings.halves[words[r.FILL_PRODUCER]] == words[r.SUBMITTED] == 1024
     assert words[k.FREE_CELLS] == 4096 - 1024
+    assert submit_one(pool, rings, 0) == 0
+    top = pool.free_cells[0, : words[k.FREE_CELLS]][::-1].tolist()
+    words[k.TAKEN] = rings.halves[words[r.FILL_CONSUMER]] = 10
+    assert submit_one(pool, rings, 0) == 10
+    assert rings.words[base + 1024 : base + 1034].tolist() == top[:10]
+    assert rings.halves[words[r.FILL_PRODUCER]] == words[r.SUBMITTED] == 1034
+    assert words[k.FREE_CELLS] == 4096 - 1034
 
 
 def test_entries_that_the_kernel_may_still_read_are_not_overwritten(rig):
     """However late the kernel publishes its consumer, no more entries are out than the fill ring has."""
     words, pool, rings = words_of(rig), rig.engine.pool, rig.source.rings
     entries = int(words[r.FILL_MASK]) + 1
-    rings.halves[words[r.FILL_CONSUMER]] = 0
+    words[k.TAKEN] = words[r.SUBMITTED]
     while submit_one(pool, rings, 0):
         words[k.TAKEN] = words[r.SUBMITTED]  # every packet came, but the consumer's publication did not
         assert words[r.SUBMITTED] <= entries
@@ -77,27 +81,38 @@ def test_counters_go_around_32_bits(rig):
     assert (counts.received, counts.in_ring, sum(counts.drops.values())) == (300, 300, 0)
 
 
-def test_attached_depth_doubles_at_once_and_shrinks_slowly():
-    """Under a quarter left doubles the target; three quarters left for whole windows shrinks it by an eighth each."""
+def test_attached_depth_grows_at_once_and_shrinks_slowly():
+    """Calm windows shrink the target by an eighth each; one narrow escape takes it to the top, and it is held there."""
     rig = Rig(Nobody(), M=64, R=1024)
     words = rig.engine.pool.queues[: k.QUEUE_WORDS]
     most, least = int(words[r.TARGET_MOST]), int(words[r.TARGET_LEAST])
-    assert words[r.TARGET] == most == 16384
+    assert words[r.TARGET] == most > 2 * least
     now = 10_000 * MS
-    target = most
-    while target > least:
-        now += 51 * MS
-        smaller = adapt_one(rig.engine.pool, 0, target - 1, now)
-        assert smaller in (target, max(target - target // 8, least))
-        target = smaller
-    assert adapt_one(rig.engine.pool, 0, target, now + 51 * MS) == least
-    doubled = adapt_one(rig.engine.pool, 0, target // 4 - 1, now + 52 * MS)
-    assert doubled == 2 * least
-    for wait in (60, 500, 900):  # held for a second
-        assert adapt_one(rig.engine.pool, 0, doubled, now + (52 + wait) * MS) == doubled
-    for _ in range(10):
-        doubled = adapt_one(rig.engine.pool, 0, 0, now + 53 * MS)
-    assert doubled == most
+
+    def look(left, after_ns):
+        nonlocal now
+        now += after_ns
+        return adapt_one(rig.engine.pool, 0, left, now)
+
+    def calm_down():
+        target = int(words[r.TARGET])
+        while target > least:
+            smaller = look(target - 1, r.WINDOW_NS + MS)
+            assert smaller in (target, max(target - target // 8, least))
+            target = smaller
+        assert look(least, r.WINDOW_NS + MS) == least
+
+    held_ns = []
+    for _ in range(2):
+        calm_down()
+        assert look(least // 4, MS) == least
+        assert look(least // 4 - 1, MS) == most
+        escape = now
+        while look(most - 1, r.WINDOW_NS) == most:
+            pass
+        held_ns.append(now - escape)
+    assert r.HOLD_NS <= held_ns[0] < held_ns[1] <= r.HOLD_MOST_NS
+    assert look(most // 2, 10 * r.WINDOW_NS) == look(most // 2, 10 * r.WINDOW_NS)  # half used: it stays
 
 
 def test_cells_and_rings_of_two_queues_do_not_meet():
@@ -105,9 +120,6 @@ def test_cells_and_rings_of_two_queues_do_not_meet():
     rig = Rig(Nobody(), queues=3, M=4, R=4)
     pool, source = rig.engine.pool, rig.source
     source.start()
-    prepare([submit_one])
-    for queue in range(3):
-        submit_one(pool, source.rings, queue)
     for queue in range(3):
         rig.inject_copies(queue, 5 + queue, size=100 + queue)
     for queue in range(3):

@@ -6,6 +6,7 @@ a name.  What the two sides do not agree on is shown as the drop ``unaccounted``
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -130,7 +131,7 @@ def as_dict(engine: Engine, written: int = 0, written_octets: int = 0) -> dict[s
         "R": engine.R,
         "T": engine.T,
         "pool_bytes": int(source.arena.nbytes),
-        "duration_s": round(engine.ended - engine.started, 6),
+        "duration_s": round((engine.ended or time.monotonic()) - engine.started, 6),
         "packets": {
             "received": summary.total("received"),
             "delivered": summary.total("delivered"),

@@ -1,0 +1,296 @@
+"""wirecap.open: chunks of files and of an in-process NIC, as a program sees them."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import wirecap
+from rig import counted, time_limit, until
+from wirecap.api import Capture
+from wirecap.config import CaptureConfig, PoolConfig, QueueSpec
+from wirecap.source.memory import MemorySource
+
+__all__ = ["time_limit"]
+
+
+def pcap(packets, snapped=0):
+    """A pcap file's bytes; stamps are one microsecond apart."""
+    header = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
+    records = (
+        struct.pack("<IIII", 1_700_000_000, i, len(data), len(data) + snapped) + data for i, data in enumerate(packets)
+    )
+    return header + b"".join(records)
+
+
+@pytest.fixture
+def packets():
+    return [counted(i, 60 + i % 40) for i in range(1000)]
+
+
+@pytest.fixture
+def path(tmp_path, packets):
+    file = tmp_path / "in.pcap"
+    file.write_bytes(pcap(packets, snapped=7))
+    return str(file)
+
+
+class MemoryCapture:
+    """A capture on an in-process NIC of two queues, and what is injected into it."""
+
+    def __init__(self, M=8, R=8, **options):
+        self.source = MemorySource(2, M * R)
+        config = CaptureConfig(sources=(QueueSpec("memory0"),), pool=PoolConfig(M, R), **options)
+        self.capture = Capture(config, self.source)
+
+    def arrive(self, queue, packets):
+        octets = np.frombuffer(b"".join(packets), np.uint8).copy()
+        sizes = np.array([len(packet) for packet in packets], np.int64)
+        starts = np.cumsum(sizes) - sizes
+        self.source.inject(queue, octets, starts, sizes, np.full(len(packets), time.time_ns(), np.int64))
+
+
+def test_chunk_is_views_of_the_file(path, packets):
+    """Every attribute of a chunk is what the file has, n elements of the documented types, read-only, no copy."""
+    with wirecap.open(path, M=100) as capture:
+        seen = 0
+        for chunk in capture:
+            expected = packets[seen : seen + len(chunk)]
+            assert chunk.lengths.dtype == chunk.original_lengths.dtype == np.uint32
+            assert (chunk.timestamps.dtype, chunk.offsets.dtype, chunk.arena.dtype) == (np.uint64, np.int64, np.uint8)
+            assert chunk.lengths.tolist() == [len(data) for data in expected]
+            assert chunk.original_lengths.tolist() == [len(data) + 7 for data in expected]
+            base = 1_700_000_000 * 10**9
+            assert chunk.timestamps.tolist() == [base + (seen + i) * 1000 for i in range(len(chunk))]
+            assert [bytes(packet) for packet in chunk] == expected
+            assert bytes(chunk[-1]) == expected[-1]
+            assert bytes(chunk.arena[chunk.offsets[0] :][: chunk.lengths[0]]) == expected[0]
+            assert (chunk.interface, chunk.queue) == (path, 0)
+            for view in (chunk.lengths, chunk.original_lengths, chunk.timestamps, chunk.offsets, chunk.arena):
+                assert not view.flags.writeable
+                assert not view.flags.owndata
+            assert chunk[0].readonly
+            for wrong in (len(chunk), -len(chunk) - 1):
+                with pytest.raises(IndexError):
+                    chunk[wrong]
+            seen += len(chunk)
+        assert seen == len(packets)
+
+
+def test_chunk_is_gone_after_its_turn(path):
+    """A chunk of an earlier turn, or a released one, says so; a second release does nothing."""
+    with wirecap.open(path, M=100) as capture:
+        chunks = iter(capture)
+        first = next(chunks)
+        second = next(chunks)
+        for use in (
+            lambda: first[0], lambda: first.lengths, lambda: first.timestamps, lambda: first.arena,
+            lambda: list(first),
+        ):  # fmt: skip
+            with pytest.raises(ValueError, match="released"):
+                use()
+        second.release()
+        second.release()
+        with pytest.raises(ValueError, match="released"):
+            second.offsets  # noqa: B018
+        assert len(next(chunks)) == 100
+    assert capture.engine.summary().refused_recycles == 0
+
+
+def test_chunk_after_the_capture(path):
+    """A chunk that is still held when the capture closes is gone too, and so is reading memory that is not there."""
+    with wirecap.open(path, M=100) as capture:
+        chunks = iter(capture)
+        chunk = next(chunks)
+    chunks.close()
+    with pytest.raises(ValueError, match="released"):
+        chunk[0]
+
+
+def test_early_break(path, packets):
+    """Leaving the loop and the block early ends the capture; what was not read of a file does not count."""
+    with wirecap.open(path, M=100, R=4) as capture:
+        for chunk in capture:
+            assert len(chunk) == 100
+            break
+    summary = capture.summary()
+    assert summary["packets"] | {"drops": None} == {
+        "received": 100, "delivered": 100, "filtered_out": 0, "written": 0, "forwarded": 0, "offloaded": 0,
+        "dropped": 0, "drops": None,
+    }  # fmt: skip
+    assert summary["packets"]["drops"] == {}
+    assert summary["bytes"]["received"] == sum(map(len, packets[:100]))
+
+
+def test_summary_while_it_runs_and_after():
+    """The summary tells a duration and counts at any time, the identity at the end, also after close."""
+    nic = MemoryCapture()
+    with nic.capture as capture:
+        nic.arrive(0, [counted(i) for i in range(20)])
+        found = 0
+        for chunk in capture:
+            found += len(chunk)
+            between = capture.summary()
+            assert 0 <= between["duration_s"] < 60
+            assert between["packets"]["delivered"] == found
+            if found == 20:
+                nic.arrive(1, [counted(i) for i in range(10)])
+                until(lambda: capture.summary()["packets"]["received"] == 30)
+                break
+    for _ in range(2):
+        packets = capture.summary()["packets"]
+        assert (packets["received"], packets["delivered"], packets["drops"]) == (30, 20, {"unread_at_stop": 10})
+        capture.close()
+    assert capture.summary()["duration_s"] > 0
+
+
+def test_several_queues_of_a_nic():
+    """Chunks tell their queue; each queue's packets come in order; the file's path is an interface's name here."""
+    nic = MemoryCapture(R=32, duration_ns=700_000_000)
+    sent = {0: [counted(i) for i in range(100)], 1: [counted(1000 + i) for i in range(50)]}
+    found = {0: [], 1: []}
+
+    def send():
+        for queue in (0, 1):
+            for i in range(0, len(sent[queue]), 10):
+                nic.arrive(queue, sent[queue][i : i + 10])
+                time.sleep(0.01)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    with nic.capture as capture:
+        for chunk in capture:
+            assert chunk.interface == "memory0"
+            found[chunk.queue].extend(bytes(packet) for packet in chunk)
+    sender.join()
+    assert found == sent
+    summary = capture.summary()
+    assert [row["delivered"] for row in summary["per_queue"]] == [100, 50]
+    assert 0.7 <= summary["duration_s"] < 30
+
+
+def test_held_chunk_costs_only_its_room():
+    """While a program holds a chunk the capture goes on; what does not fit the pool is pool_exhausted."""
+    nic = MemoryCapture(M=8, R=4)
+    with nic.capture as capture:
+        nic.arrive(0, [counted(i) for i in range(32)])
+        chunks = iter(capture)
+        first = next(chunks)
+        copy = [bytes(packet) for packet in first]
+        nic.arrive(0, [counted(i) for i in range(100, 140)])
+        assert [bytes(packet) for packet in first] == copy
+        capture.stop()
+        rest = sum(len(chunk) for chunk in chunks)
+        assert len(first) + rest == 32
+    assert capture.summary()["packets"]["drops"] == {"pool_exhausted": 40}
+
+
+@pytest.mark.parametrize("limit", [1, 8, 13])
+def test_count(limit):
+    """count= ends the loop after exactly so many packets."""
+    nic = MemoryCapture(count=limit)
+    with nic.capture as capture:
+        nic.arrive(0, [counted(i) for i in range(20)])
+        found = [bytes(packet) for chunk in capture for packet in chunk]
+    assert found == [counted(i) for i in range(limit)]
+    assert capture.summary()["packets"]["drops"] == {"unread_at_stop": 20 - limit}
+
+
+def test_duration_without_packets():
+    """duration_s= ends the loop also where nothing comes."""
+    nic = MemoryCapture(duration_ns=300_000_000)
+    start = time.monotonic()
+    with nic.capture as capture:
+        assert list(capture) == []
+    assert 0.2 < time.monotonic() - start < 10
+
+
+def test_stop_from_another_thread():
+    """stop() by another thread ends the loop."""
+    nic = MemoryCapture()
+    with nic.capture as capture:
+        timer = threading.Timer(0.3, capture.stop)
+        timer.start()
+        assert list(capture) == []
+        timer.join()
+
+
+def test_filter(path, packets):
+    """filter= delivers what tcpdump's expression wants, in order; chunks without such packets are not seen."""
+    with wirecap.open(path, filter="ether[7] & 1 = 1 and ether[7] < 0x80", M=16) as capture:
+        found = [bytes(packet) for chunk in capture if len(chunk) or pytest.fail("an empty chunk") for packet in chunk]
+    assert found == [data for data in packets if data[7] & 1 and data[7] < 0x80]
+    counts = capture.summary()["packets"]
+    assert counts["filtered_out"] == 1000 - len(found)
+    assert counts["received"] == 1000
+
+
+def test_damaged_file_keeps_what_was_whole(tmp_path, packets):
+    """All whole packets come, then an error that tells the offset; the summary counts them."""
+    file = tmp_path / "cut.pcap"
+    octets = pcap(packets)
+    file.write_bytes(octets[:-5])
+    found = []
+    capture = wirecap.open(str(file), M=64)
+    with capture, pytest.raises(wirecap.UsageError, match=str(len(octets) - 16 - len(packets[-1]))):  # noqa: PT012
+        for chunk in capture:
+            found.extend(bytes(packet) for packet in chunk)
+    assert found == packets[:-1]
+    counts = capture.summary()["packets"]
+    assert counts["received"] == counts["delivered"] == 999
+
+
+def test_error_in_the_loop_ends_the_capture(path):
+    """A program's own exception passes through, and the threads are gone."""
+    before = threading.active_count()
+    with pytest.raises(ZeroDivisionError), wirecap.open(path) as capture:  # noqa: PT012
+        for chunk in capture:
+            len(chunk) // 0
+    assert capture.engine.stopped
+    until(lambda: threading.active_count() <= before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (([],), "nothing to capture"),
+        (("/nonexistent/x.pcap",), "/nonexistent/x.pcap"),
+        (("nosuch0",), "nosuch0"),
+        (("lo@9-3",), "lo@9-3"),
+    ],
+)
+def test_what_cannot_be_opened(arguments, says):
+    """What cannot be captured raises UsageError with the name of it."""
+    with pytest.raises(wirecap.UsageError, match=says.replace("/", "/")):
+        wirecap.open(*arguments)
+
+
+@pytest.mark.parametrize("shape", [{"M": 0}, {"R": 1}, {"T": 0}, {"T": 101}, {"mode": "fast"}, {"cell": 3000}])
+def test_shapes_that_cannot_be(path, shape):
+    """M, R, T, mode and cell outside their ranges raise UsageError."""
+    with pytest.raises(wirecap.UsageError):
+        wirecap.open(path, **shape)
+
+
+def test_program_ends_without_closing(path):
+    """A script that neither closes nor drains a capture ends by itself, in silence."""
+    script = f"import wirecap\nc = wirecap.open({path!r}, M=4, R=2)\nnext(iter(c))\nprint('end')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
+
+
+def test_end_follows_the_stop_at_once():
+    """After stop() the loop gets what was captured and ends without waiting for a timeout of its own."""
+    nic = MemoryCapture()
+    nic.arrive(0, [counted(i) for i in range(20)])
+    nic.capture.stop()
+    start = time.monotonic()
+    assert sum(len(chunk) for chunk in nic.capture) == 20
+    assert time.monotonic() - start < 1
+    nic.capture.close()

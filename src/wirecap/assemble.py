@@ -85,6 +85,9 @@ def select(expression: str, source: Source) -> Selection:
     if len(link_types) > 1:
         raise UsageError("the file's interfaces have different link types", "a filter fits one of them only")
     native = NativeFilter(compile_filter(expression, link_types.pop()))
+    if isinstance(source, FileSource):
+        source.filter_by(native.process, native.state)
+        return Selection(owner=native)
     return Selection(native.process, native.state, native)
 
 

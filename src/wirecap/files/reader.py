@@ -46,7 +46,7 @@ class CaptureFile:
         self.state: Words = np.zeros(at.STATE_WORDS, dtype=np.int64)
         self.table: Words = np.zeros(16 * at.INTERFACE_WORDS, dtype=np.int64)
         self.interfaces: list[Interface] = []
-        self._feed = feed
+        self.feed = feed
         feed.prepare(self.state)
         self._read_start()
         self._forget: Callable[[], object] = lambda: None
@@ -99,7 +99,7 @@ class CaptureFile:
         return Progress.READY
 
     def close(self) -> None:
-        self._feed.close()
+        self.feed.close()
         self._forget()
 
     def __enter__(self) -> CaptureFile:
@@ -113,7 +113,7 @@ class CaptureFile:
 
     def _refill(self, timeout_s: float | None) -> Progress:
         try:
-            return self._feed.refill(self.state, timeout_s)
+            return self.feed.refill(self.state, timeout_s)
         except (ValueError, OSError) as error:
             text = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
             self._fail(text, _KEPT)

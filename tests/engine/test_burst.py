@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from rig import Rig, check_identity, until
+from wirecap.config import WriteConfig
 from wirecap.handlers.pipeline import Pipeline
 from wirecap.handlers.pkt_handler import Paced
+from wirecap.handlers.write import Writer
 from wirecap.kernels import libc
 from wirecap.kernels.atomics import load
 from wirecap.kernels.handle import PROCESS_SIGNATURE
@@ -136,3 +138,34 @@ def test_uneven_load(advanced):
 def taken(rig: Rig) -> list[int]:
     """Packets that each handler thread has taken."""
     return rig.engine.pool.tallies[:, :, 0].sum(axis=1).tolist()
+
+
+def test_buddy_groups_are_apart():
+    """Chunks go to queues of their own group only, and nowhere where a writer takes them all."""
+    pipeline = Pipeline([Gate()])
+    with Rig(
+        pipeline, queues=4, M=M, R=R, advanced=True, T=1, groups=[[0, 2], [1, 3]]
+    ) as rig, opened_at_the_end(pipeline):  # fmt: skip
+        for _ in range(12):
+            rig.inject_copies(0, 16)
+            until(lambda: rig.source.counts(rig.engine.pool, 0).in_ring == 0)
+        open_gates(pipeline)
+        rig.done(192)
+        assert taken(rig)[1::2] == [0, 0]
+        assert min(taken(rig)[::2]) > 0
+        rig.stop()
+        check_identity(rig.engine, received=192)
+
+
+@pytest.mark.parametrize("per_queue", [False, True])
+def test_buddy_groups_of_a_writer_alone(tmp_path, per_queue):
+    """Groups change nothing where no handler could take a buddy's chunks."""
+    writer = Writer(WriteConfig(path=str(tmp_path / "out"), per_queue=per_queue))
+    with Rig(Pipeline([], writer), queues=4, M=M, R=R, advanced=True, T=1, groups=[[0, 2], [1], [3]]) as rig:
+        for queue in range(4):
+            rig.inject_copies(queue, 160)
+        rig.done(640)
+        rig.stop()
+        check_identity(rig.engine, received=640)
+        assert writer.packets_written == 640
+        assert rig.engine.summary().total("offloaded") == 0

@@ -36,8 +36,9 @@ class Engine:
         self.M, self.R, self.T, self.advanced = M, R, T, advanced
         self.layout = application.layout(len(source.queues))
         self.consumers = self.layout.handlers + self.layout.writers
-        together = [list(range(self.layout.handlers))]
-        self.pool = build(source, M, R, self.layout.consumer_of, groups or together, self.consumers, decisions)
+        if not groups or not self.layout.sharing:
+            groups = [list(range(self.layout.handlers))]
+        self.pool = build(source, M, R, self.layout.consumer_of, groups, self.consumers, decisions)
         self.pool.control[k.LIMIT] = limit
         self.pool.control[k.THRESHOLD] = T
         self.pool.control[k.ADVANCED] = advanced and self.layout.sharing

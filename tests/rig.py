@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import faulthandler
 import signal
+import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,11 +19,15 @@ import numpy as np
 import pytest
 
 from wirecap import assemble
+from wirecap.config import CaptureConfig, HandlerSpec, QueueSpec, WriteConfig
 from wirecap.engine.engine import Engine
 from wirecap.handlers.base import Application, Layout, Selection
 from wirecap.handlers.pipeline import Pipeline
-from wirecap.source.base import CaptureSettings
+from wirecap.lab.testbed import Testbed
+from wirecap.linux import netns
+from wirecap.source.base import CaptureSettings, Source
 from wirecap.source.memory import MemorySource
+from wirecap.traffic import frames
 
 LIMIT_S = 120
 
@@ -202,3 +207,64 @@ def read_pcap(path: Path) -> list[Packet]:
         assert len(found[-1].data) == captured
         at += 16 + captured
     return found
+
+
+class LiveRig:
+    """A capture on a testbed's interfaces, run in this process; ``with`` starts it and stops it in any case."""
+
+    def __init__(
+        self, bed: Testbed, *sources: str, write: WriteConfig | None = None, handlers: Sequence[str] = (),
+        source: Source | None = None, **config: Any,
+    ) -> None:  # fmt: skip
+        self.config = CaptureConfig(
+            sources=tuple(QueueSpec.parse(text) for text in sources or (bed.nics[0].inside,)),
+            handlers=tuple(HandlerSpec.parse(text) for text in handlers), netns=bed.name, **config,
+        )  # fmt: skip
+        self.source = source or assemble.source_of(self.config, write)
+        self.application = assemble.application_of(self.config, write, self.source)
+        assemble.prepare(self.source, self.application)
+        self.engine = assemble.engine_of(self.config, self.source, self.application)
+
+    def __enter__(self) -> LiveRig:
+        netns.call(self.config.netns, self.engine.start)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop(give_up=True)
+        self.source.close()
+
+    stop = Rig.stop
+    done = Rig.done
+    ended = Rig.ended
+    drops = Rig.drops
+    delivered = Rig.delivered
+
+
+class Wire:
+    """Sends frames from a testbed's outside, one after the other, through a packet socket."""
+
+    def __init__(self, interface: str) -> None:
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        self._socket.bind((interface, 0))
+
+    def send(self, frames: Iterable[bytes]) -> None:
+        for frame in frames:
+            self._socket.send(frame)
+
+    def __enter__(self) -> Wire:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+
+def flow_frames(count: int, size: int = 60, first: int = 0) -> list[bytes]:
+    """UDP frames of different flows, numbered in the 8 bytes from offset 42."""
+    return [
+        frames.udp(size, source_port=1024 + number % 60_000)[:42] + counted(number, size - 42)
+        for number in range(first, first + count)
+    ]
+
+
+def number_of(frame: bytes) -> int:
+    return int.from_bytes(frame[42:50], "big")

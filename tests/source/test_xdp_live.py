@@ -1,0 +1,266 @@
+"""The AF_XDP source on veth NICs: what arrives, from which queue, when, and what becomes of the rest."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+import pytest
+
+import wirecap
+from rig import LiveRig, Wire, check_identity, flow_frames, number_of, read_pcapng, until
+from wirecap.config import WriteConfig
+from wirecap.linux import netlink, netns, xdp_program
+from wirecap.source.xdp import Nic, XdpSource
+from wirecap.traffic import frames
+from wirecap.traffic.liveframes import LiveFrames
+
+pytestmark = pytest.mark.live
+
+MS = 1_000_000
+
+
+def write_to(path):
+    return WriteConfig(path=str(path))
+
+
+@pytest.mark.parametrize("mode", ["native", "generic"])
+@pytest.mark.parametrize("threads", [None, 1])
+def test_frames_arrive_whole_and_in_order(testbed, tmp_path, mode, threads):
+    """Frames of every size and of many flows over four queues: the same bytes, once each, in time order."""
+    bed = testbed(queues=4, mtu=1600)
+    sent = [frame for size in (60, 61, 333, 1514) for frame in flow_frames(500, size, first=size * 1000)]
+    path = tmp_path / "out.pcapng"
+    with LiveRig(bed, write=write_to(path), xdp_mode=mode, capture_threads=threads) as rig:
+        assert rig.source.describe() == {"xdp_mode": mode, "zero_copy": False}
+        with Wire(bed.nics[0].outside) as wire:
+            wire.send(sent)
+        rig.done(len(sent))
+        rig.stop()
+        check_identity(rig.engine, received=len(sent))
+        assert rig.drops() == {}
+        assert sum(queue.received > 0 for queue in rig.engine.summary().queues) > 1
+        assert rig.engine.summary().total("received_octets") == sum(map(len, sent))
+    found = read_pcapng(path)
+    assert sorted(packet.data for packet in found) == sorted(sent)
+    stamps = [packet.stamp for packet in found]
+    assert stamps == sorted(stamps)
+
+
+@pytest.mark.parametrize("mode", ["native", "generic"])
+def test_stop_in_the_middle_of_traffic(testbed, mode):
+    """A stop at full speed, orderly or in haste, accounts for every packet that reached the hook."""
+    bed = testbed(queues=2, gro=mode == "generic")
+    with LiveFrames(bed.nics[0].outside, frames.udp(60)) as sender:
+        for give_up in (False, True, False):
+            with LiveRig(bed, xdp_mode=mode) as rig:
+                thread = threading.Thread(target=sender.send, args=(3_000_000,))
+                thread.start()
+                until(lambda rig=rig: rig.delivered > 10_000)
+                rig.stop(give_up)
+                check_identity(rig.engine)
+                sender.stop()
+                thread.join(30)
+
+
+@pytest.mark.parametrize("clock", ["tai", "monotonic"])
+def test_stamps_are_utc(testbed, tmp_path, clock):
+    """Stamps by either kernel clock lie between the sending and the receiving, in UTC, in order."""
+    check_stamps(testbed(queues=2), tmp_path / "out.pcapng", clock)
+
+
+def test_stamps_without_room_for_them(testbed, tmp_path, monkeypatch):
+    """Where the driver leaves no room for a stamp, the capture thread gives the time."""
+    monkeypatch.setattr(xdp_program, "STAMP_BYTES", 1024)  # more than bpf_xdp_adjust_meta gives
+    check_stamps(testbed(queues=2), tmp_path / "out.pcapng", "tai", unstamped=True)
+
+
+def check_stamps(bed, path, clock, unstamped=False):
+    """Each packet's stamp lies within 5 ms of the time in which it was sent and taken."""
+    inside = bed.nics[0].inside
+    index = netns.call(bed.name, netlink.interface, inside).index
+    source = netns.call(bed.name, XdpSource, [Nic(inside, index, 2, (0, 1))], 25_600, use_clock=clock)
+    times = []
+    with LiveRig(bed, source=source, write=write_to(path)) as rig, Wire(bed.nics[0].outside) as wire:
+        for number in range(5):
+            before = time.time_ns()
+            wire.send(flow_frames(100, first=number * 100))
+            rig.done((number + 1) * 100)
+            times.append((before, time.time_ns()))
+        rig.stop()
+        check_identity(rig.engine, received=500)
+        assert bool(source.rings.unstamped[0]) == unstamped
+        assert rig.application.writer.late == 0
+    found = read_pcapng(path)
+    assert sorted(number_of(packet.data) for packet in found) == list(range(500))
+    for packet in found:
+        before, after = times[number_of(packet.data) // 100]
+        assert before - 5 * MS <= packet.stamp <= after + 5 * MS
+
+
+def test_frames_longer_than_a_cell_are_named(testbed):
+    """What does not fit a cell is dropped as oversize; 4 KiB cells take it."""
+    bed = testbed(queues=1, mtu=3000)
+    fits, too_long = flow_frames(20, 1784), flow_frames(30, 1785)
+    for cell, oversize in ((2048, 30), (4096, 0)):
+        with LiveRig(bed, pool=wirecap.config.PoolConfig(64, 10, cell)) as rig, Wire(bed.nics[0].outside) as wire:
+            wire.send(fits[:10] + too_long + fits[10:])
+            rig.done(50)
+            rig.stop()
+            check_identity(rig.engine, received=50)
+            assert rig.drops() == ({"oversize": oversize} if oversize else {})
+            assert rig.delivered == 50 - oversize
+
+
+def test_two_nics_in_one_capture(testbed, tmp_path):
+    """Packets of two NICs go through one pool into one file, each under its interface."""
+    bed = testbed(queues=2, nics=2)
+    path = tmp_path / "out.pcapng"
+    with LiveRig(bed, *(nic.inside for nic in bed.nics), write=write_to(path)) as rig:
+        with Wire(bed.nics[0].outside) as one, Wire(bed.nics[1].outside) as two:
+            for number in range(200):
+                one.send(flow_frames(1, first=number))
+                two.send(flow_frames(2, first=1000 + 2 * number))
+        rig.done(600)
+        rig.stop()
+        check_identity(rig.engine, received=600)
+        counts = rig.engine.summary().queues
+    assert [(q.interface, q.queue) for q in counts] == [(nic.inside, queue) for nic in bed.nics for queue in (0, 1)]
+    assert [counts[0].received + counts[1].received, counts[2].received + counts[3].received] == [200, 400]
+    found = read_pcapng(path)
+    for interface, numbers in ((0, range(200)), (1, range(1000, 1400))):
+        assert sorted(number_of(p.data) for p in found if p.interface == interface) == list(numbers)
+    stamps = [packet.stamp for packet in found]
+    assert stamps == sorted(stamps)
+
+
+def test_other_queues_stay_the_hosts(testbed, tmp_path):
+    """-i X0@0-1 captures two queues of four; the host gets every packet of the others, and none of these."""
+    bed = testbed(queues=4)
+    inside = bed.nics[0].inside
+    host = netns.call(bed.name, socket.socket, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
+    host.bind((inside, 0x0800))
+    host.settimeout(5)
+    path = tmp_path / "out.pcapng"
+    with host, LiveRig(bed, f"{inside}@0-1", write=write_to(path)) as rig, Wire(bed.nics[0].outside) as wire:
+        wire.send(flow_frames(400))
+        seen = []
+        host.settimeout(1)
+        while True:
+            try:
+                seen.append(number_of(host.recv(2048)))
+            except TimeoutError:
+                break
+        rig.stop()
+        check_identity(rig.engine, received=400 - len(seen))
+    captured = [number_of(packet.data) for packet in read_pcapng(path)]
+    assert len(captured) == 400 - len(seen)
+    assert min(len(captured), len(seen)) > 50
+    assert sorted(captured + seen) == list(range(400))
+
+
+def set_link(bed, interface, **change):
+    from pyroute2 import IPRoute
+
+    def change_it():
+        with IPRoute() as route:
+            route.link("del" if change.get("gone") else "set", index=route.link_lookup(ifname=interface)[0],
+                       **({} if change.get("gone") else change))  # fmt: skip
+
+    netns.call(bed.name, change_it)
+
+
+def test_interface_that_goes_down_and_up_again(testbed):
+    """Down is silence, not the end: what comes after it is up again is captured too, and all is accounted for."""
+    bed = testbed(queues=2)
+    inside = bed.nics[0].inside
+    with LiveRig(bed) as rig, Wire(bed.nics[0].outside) as wire:
+        wire.send(flow_frames(100))
+        rig.done(100)
+        set_link(bed, inside, state="down")
+        assert rig.engine.running()
+        set_link(bed, inside, state="up")
+        time.sleep(0.1)
+        wire.send(flow_frames(100))
+        rig.done(200)
+        rig.stop()
+        check_identity(rig.engine, received=200)
+
+
+@pytest.mark.parametrize("mode", ["native", "generic"])
+def test_interface_that_is_deleted(testbed, tmp_path, mode):
+    """The capture ends by itself with one sentence; what was captured before is in the file."""
+    bed = testbed(queues=2)
+    path = tmp_path / "out.pcapng"
+    with LiveRig(bed, write=write_to(path), xdp_mode=mode) as rig, Wire(bed.nics[0].outside) as wire:
+        wire.send(flow_frames(100))
+        rig.done(100)
+        set_link(bed, bed.nics[0].inside, gone=True)
+        until(lambda: not rig.engine.running(), 5)
+        used = time.process_time()
+        time.sleep(0.3)
+        assert time.process_time() - used < 0.2, "a thread spins"
+        rig.stop()
+        check_identity(rig.engine, received=100)
+        assert bed.nics[0].inside in str(rig.engine.failure())
+    assert sorted(number_of(packet.data) for packet in read_pcapng(path)) == list(range(100))
+
+
+@pytest.mark.parametrize(("packets", "whole"), [(25_600, True), (40_000, False)])
+def test_burst_at_full_speed_into_a_slow_handler(testbed, packets, whole):
+    """(256, 100) and 38,844 packets a second: a burst of R x M is captured whole, of a longer one the rest is named."""
+    bed = testbed(queues=1)
+    with LiveRig(bed, handlers=["pkt_handler:rate=38844"]) as rig:
+        with LiveFrames(bed.nics[0].outside, frames.udp(60)) as sender:
+            start = time.monotonic()
+            assert sender.send(packets) == packets
+            took_s = time.monotonic() - start
+        rig.done(packets)
+        rig.stop()
+        check_identity(rig.engine, received=packets)
+        drops = rig.drops()
+        if whole:
+            assert drops == {}
+        else:
+            assert set(drops) == {"pool_exhausted"}
+            lost = packets - 25_600
+            assert lost - 38_844 * took_s - 2 * 256 <= drops["pool_exhausted"] <= lost
+
+
+def test_queue_that_somebody_has(testbed):
+    """A second capture of an interface is refused with the reason; the first goes on."""
+    bed = testbed(queues=2)
+    with LiveRig(bed) as rig:
+        second = LiveRig(bed)
+        with pytest.raises(wirecap.UsageError, match="stop its owner") as refused:
+            second.__enter__()
+        assert bed.nics[0].inside in str(refused.value)
+        second.source.close()
+        with Wire(bed.nics[0].outside) as wire:
+            wire.send(flow_frames(50))
+        rig.done(50)
+        rig.stop()
+        check_identity(rig.engine, received=50)
+    assert netns.call(bed.name, netlink.interface, bed.nics[0].inside).xdp_mode == ""
+
+
+def test_interface_by_python(testbed):
+    """wirecap.open on two NICs: chunks with their interface and queue, and a summary."""
+    bed = testbed(queues=2, nics=2)
+    names = [nic.inside for nic in bed.nics]
+    found = {name: [] for name in names}
+    with wirecap.open([names[0], f"{names[1]}@1"], netns=bed.name, M=16, R=32, duration_s=1.5) as capture:
+        with Wire(bed.nics[0].outside) as one, Wire(bed.nics[1].outside) as two:
+            one.send(flow_frames(100))
+            two.send(flow_frames(100, first=100))
+        for chunk in capture:
+            assert chunk.interface != names[1] or chunk.queue == 1
+            found[chunk.interface].extend(number_of(bytes(packet)) for packet in chunk)
+    assert sorted(found[names[0]]) == list(range(100))
+    assert 0 < len(found[names[1]]) < 100
+    summary = capture.summary()
+    assert summary["packets"]["received"] == summary["packets"]["delivered"] == sum(map(len, found.values()))
+    assert [(row["interface"], row["queue"]) for row in summary["per_queue"]] == [
+        (names[0], 0), (names[0], 1), (names[1], 1),
+    ]  # fmt: skip

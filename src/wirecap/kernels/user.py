@@ -33,6 +33,9 @@ UNKNOWN_LINK = -1
 AHEAD = 16
 """Packets between the one that is asked for and the one that is handled: a fetch from memory takes as long."""
 
+FETCHED = (12, 40)
+"""Bytes of a packet that most handlers look at: the EtherType, and the ports of TCP or UDP over IPv4."""
+
 
 class ReturnedError(Exception):
     """A handler returns something; of which type is the text."""
@@ -59,6 +62,8 @@ def build_process(user: Any, kind: np.dtype[Any], options: list[Any]) -> Any:
     call = _call_python(user, kind, options) if PURE else _call_compiled(user, kind, options)
 
     def process(arena, address, captured, original, stamp, n, state):  # type: ignore[no-untyped-def]
+        for i in range(min(n, AHEAD)):
+            fetch(arena, address[i])
         for i in range(n):
             if i + AHEAD < n:
                 fetch(arena, address[i + AHEAD])
@@ -168,8 +173,9 @@ else:
             half, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
             kind = ir.FunctionType(ir.VoidType(), [pointer, half, half, half])
             prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-            place = builder.gep(data, [builder.add(values[1], ir.Constant(ir.IntType(64), 12))])
-            builder.call(prefetch, [place, *(ir.Constant(half, word) for word in (0, 3, 1))])
+            for offset in FETCHED:
+                place = builder.gep(data, [builder.add(values[1], ir.Constant(ir.IntType(64), offset))])
+                builder.call(prefetch, [place, *(ir.Constant(half, word) for word in (0, 3, 1))])
             return context.get_dummy_value()
 
         return types.void(arena, types.int64), generate

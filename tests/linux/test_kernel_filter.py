@@ -37,7 +37,7 @@ def send(interface: str, *ports: int) -> None:
 @pytest.mark.parametrize("unwanted", ["drop", "host"])
 @pytest.mark.parametrize("xdp_mode", ["native", "generic"])
 def test_unwanted_packets_are_counted_and_never_copied(
-    testbed: Callable[..., Testbed], unwanted: str, xdp_mode: str
+    testbed: Callable[..., Testbed], unwanted: str, xdp_mode: str, request: pytest.FixtureRequest
 ) -> None:
     """The engine gets what the filter wants; the rest is filtered_out, and goes to the host where that is asked."""
     bed = testbed(queues=2)
@@ -46,7 +46,7 @@ def test_unwanted_packets_are_counted_and_never_copied(
         sources=(QueueSpec(nic.inside),), netns=bed.name, filter="udp dst port 53", kernel_filter=unwanted,
         pool=PoolConfig(M=16, R=16), xdp_mode=xdp_mode, count=FRAMES,
     )  # fmt: skip
-    received_by_host = host_listener(bed.name, nic.inside)
+    received_by_host = host_listener(bed.name, nic.inside, request)
     with Capture(config) as capture:
         send(nic.outside, 53, 443)
         ports = [packet[37] for chunk in capture for packet in chunk]
@@ -58,7 +58,7 @@ def test_unwanted_packets_are_counted_and_never_copied(
     assert received_by_host() == ([187] * FRAMES if unwanted == "host" else [])  # 443 = 256 + 187
 
 
-def host_listener(namespace: str, interface: str) -> Callable[[], list[int]]:
+def host_listener(namespace: str, interface: str, request: pytest.FixtureRequest) -> Callable[[], list[int]]:
     """Low bytes of the ports of UDP packets that get past the hook, to the host's own sockets."""
     from wirecap.linux import netns
 
@@ -69,14 +69,14 @@ def host_listener(namespace: str, interface: str) -> Callable[[], list[int]]:
         return listener
 
     listener = netns.call(namespace, listen)
+    request.addfinalizer(listener.close)
 
     def ports() -> list[int]:
         found = []
-        with listener:
-            try:
-                while True:
-                    found.append(listener.recv(2048)[37])
-            except TimeoutError:
-                return found
+        try:
+            while True:
+                found.append(listener.recv(2048)[37])
+        except TimeoutError:
+            return found
 
     return ports

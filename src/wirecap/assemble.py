@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from wirecap import __version__
 from wirecap.config import CaptureConfig, QueueSpec, WriteConfig
@@ -18,7 +17,7 @@ from wirecap.handlers.pipeline import Pipeline
 from wirecap.handlers.write import Writer
 from wirecap.kernels import jit
 from wirecap.kernels.lanes import wake_consumer
-from wirecap.linux import netlink, netns
+from wirecap.linux import netlink, netns, probes
 from wirecap.source.base import CaptureSettings, Source
 from wirecap.source.file import FileSource
 from wirecap.source.xdp import Nic, XdpSource
@@ -37,7 +36,7 @@ def source_of(config: CaptureConfig, write: WriteConfig | None = None) -> Source
 def _xdp_source(config: CaptureConfig) -> Source:
     nics = [_nic(spec, config.take_over) for spec in config.sources]
     pool = config.pool
-    pool.check_memory(sum(len(nic.queues) for nic in nics), _available_bytes())
+    pool.check_memory(sum(len(nic.queues) for nic in nics), probes.available_memory_bytes())
     return XdpSource(
         nics, pool.M * pool.R, pool.cell, config.ring, config.xdp_mode, promiscuous=config.promiscuous,
         filter=compile_filter(config.filter) if config.filter and config.kernel_filter else None,
@@ -60,13 +59,6 @@ def _nic(spec: QueueSpec, take_over: bool) -> Nic:
         there = f"queues 0-{last}" if last else "queue 0 only"
         raise UsageError(f"{facts.name} has no queue {max(spec.queues)}", f"it has {there}")
     return Nic(facts.name, facts.index, facts.rx_queues, spec.queues or tuple(range(facts.rx_queues)))
-
-
-def _available_bytes() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) << 10
-    return 1 << 62
 
 
 def application_of(config: CaptureConfig, write: WriteConfig | None, source: Source) -> Pipeline:

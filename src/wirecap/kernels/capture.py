@@ -155,7 +155,8 @@ def capture_loop(pool, rings, mine, settings, depths, scratch):
         if happened:
             sleep_ns(settings[COALESCE_NS], scratch)
         else:
-            poll_in(settings[WAIT_FD], SHORT_IDLE_MS if waiting or phase >= DRAIN else IDLE_MS, scratch)
+            awake = waiting or phase >= DRAIN or settings[WAIT_FD] < 0  # nothing wakes a thread without a socket
+            poll_in(settings[WAIT_FD], SHORT_IDLE_MS if awake else IDLE_MS, scratch)
 
 
 @inline

@@ -52,7 +52,8 @@ class MemorySource:
             fill = Ring(at, at + 64, at + 128, at + _HEADER_BYTES, self._fill_entries)
             at = fill.descriptors + self._fill_entries * 8
             rx = Ring(at, at + 64, at + 128, at + _HEADER_BYTES, self._rx_entries)
-            equip_queue(pool, self.rings, queue, fill, rx, -1, self._bounds, queue * cells_per_queue * self.cell, self.cell)
+            first = queue * cells_per_queue * self.cell
+            equip_queue(pool, self.rings, queue, fill, rx, -1, self._bounds, first, self.cell)
             words = pool.queues[queue * k.QUEUE_WORDS : (queue + 1) * k.QUEUE_WORDS]
             words[r.MEMORY_STATISTICS] = (rx.descriptors + self._rx_entries * 16) // 8
 

@@ -255,6 +255,8 @@ class WriteConfig:
     per_queue: bool = False
     snaplen: int = MAX_SNAPLEN
     packet_buffered: bool = False
+    nanoseconds: bool = False
+    """Times of a pcap file; pcapng always has nanoseconds."""
 
     split_bytes: int | None = None
     split_ns: int | None = None

@@ -95,6 +95,7 @@ PRINTS = "it formats printed packets, and wirecap prints none"
 @target("-W", "split_files", type=COUNT, help="With -C: files kept; with -G: files made.")
 @target("-b", "--ring-buffer", "ring", multiple=True, metavar="WHAT:N", help="Next file by duration, interval, filesize"
         " (kB) or packets; files:N are kept.")  # fmt: skip
+@target("--nano", "nanoseconds", is_flag=True, help="A pcap file with nanoseconds; pcapng always has them.")
 @target("-U", "--packet-buffered", is_flag=True, help="Write each chunk at once.")
 @until("-c", "count", type=COUNT, help="End after so many packets.")
 @until("--duration", "duration_ns", type=DURATION, help="End after this time: 30s, 5m.")
@@ -256,6 +257,7 @@ def _write_config(given: dict[str, Any]) -> WriteConfig | None:
         per_queue=given["per_queue"],
         snaplen=given["snaplen"] or config.MAX_SNAPLEN,
         packet_buffered=given["packet_buffered"],
+        nanoseconds=given["nanoseconds"],
         **split,
         **ring,
         **{f"stop_{name}": value for name, value in stop.items()},

@@ -86,7 +86,7 @@ class QueueWriter:
         self.merge = m.new_merge(len(engine.source.queues), mine, engine.pool.free_slots.shape[1])
         pcapng_format = self.config.format == "pcapng"
         self._layout = (
-            PCAPNG_NS if pcapng_format else PCAP_NS if getattr(self.config, "nanoseconds", False) else PCAP_US
+            PCAPNG_NS if pcapng_format else PCAP_NS if self.config.nanoseconds else PCAP_US
         )
         self._buffers = Buffers()
         self._rotation = Rotation(self.config, time.time_ns(), path)

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 import wirecap
 from wirecap.errors import SystemCallError, UsageError
+from wirecap.kernels import libc
+from wirecap.kernels import transmit as k
 from wirecap.lab.testbed import Testbed
 from wirecap.linux import netlink, netns
 from wirecap.traffic import frames
@@ -20,6 +22,87 @@ from wirecap.traffic.transmit import Transmitter, _goals, shares
 
 Make = Callable[..., Testbed]
 FRAME = frames.udp(60)
+
+
+class KernelSide:
+    """Rings without a kernel: a thread takes frames from the TX ring and completes them, some turns later."""
+
+    CELLS, CELL = 8, 128
+
+    def __init__(self, first: int) -> None:
+        octets = np.zeros(4096, np.uint8)
+        self.words, self.halves = octets.view(np.int64), octets.view(np.uint32)
+        self.halves[:4] = first  # TX producer, TX consumer, completion producer, completion consumer
+        self.umem = np.zeros(self.CELLS * self.CELL, np.uint8)
+        self.queues = np.zeros((1, k.QUEUE_WORDS), np.int64)
+        queue = self.queues[0]
+        queue[k.TX_PRODUCER], queue[k.TX_DESCRIPTORS], queue[k.MASK] = 0, 8, self.CELLS - 1
+        queue[k.DONE_PRODUCER], queue[k.DONE_CONSUMER], queue[k.DONE_DESCRIPTORS] = 2, 3, 64
+        queue[k.SOCKET], queue[k.FREE], queue[k.LENGTH] = -1, self.CELLS, 60
+        self.free = np.arange(self.CELLS, dtype=np.int64).reshape(1, -1) * self.CELL
+        self.control = np.zeros(k.CONTROL_WORDS, np.int64)
+        self.control[k.TICK_NS], self.control[k.NUMBER_AT] = 100_000, 8
+        self.seen: list[tuple[int, int]] = []
+        self.stopped = threading.Event()
+
+    def complete(self) -> None:
+        """Frames lie in the kernel for a turn: meanwhile nobody else may have their cells."""
+        held: list[int] = []
+        while not self.stopped.is_set():
+            for cell in held:
+                place = int(self.halves[2])
+                self.words[64 + place % self.CELLS] = cell
+                self.halves[2] = (place + 1) % 2**32
+            held = []
+            while self.halves[1] != self.halves[0] and len(held) < 3:
+                place = int(self.halves[1])
+                cell, length = self.words[8 + place % self.CELLS * 2 :][:2].tolist()
+                assert cell not in held
+                number = int.from_bytes(self.umem[cell + 8 : cell + 16].tobytes(), "big")
+                self.seen.append((number, length))
+                held.append(cell)
+                self.halves[1] = (place + 1) % 2**32
+            time.sleep(0)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize(("first", "rate_pps"), [(0, 0.0), (2**32 - 5, 0.0), (2**32 - 5, 20_000.0)])
+def test_cells_go_around_the_rings(first: int, rate_pps: float) -> None:
+    """Eight cells carry 300 frames, each number once and in order, also where the rings' counters wrap at 2**32."""
+    side = KernelSide(first)
+    side.queues[0, k.GOAL], side.queues[0, k.NUMBER] = 300, 2**40
+    side.control[k.START_NS] = time.monotonic_ns()
+    side.control[k.UNTIL_NS] = time.monotonic_ns() + 20_000_000_000
+    thread = threading.Thread(target=side.complete)
+    thread.start()
+    try:
+        rates = np.array([rate_pps / 1e9])
+        rings = (side.words, side.halves, side.umem, side.queues, side.free)
+        ended = k.transmit(*rings, rates, side.control, libc.scratch())
+        taken_ns = time.monotonic_ns() - side.control[k.START_NS]
+    finally:
+        side.stopped.set()
+        thread.join()
+    assert ended == k.DONE
+    assert side.seen == [(2**40 + n, 60) for n in range(300)]
+    assert side.queues[0, k.COMPLETED] == 300
+    assert sorted(side.free[0].tolist()) == [n * side.CELL for n in range(side.CELLS)]
+    if rate_pps:
+        assert taken_ns >= 299 / rate_pps * 1e9
+
+
+@pytest.mark.kernel
+def test_loop_returns_when_told_or_when_its_time_is_over() -> None:
+    """Frames that the kernel never completes do not hold the loop: it ends at UNTIL_NS, and at once when stopped."""
+    side = KernelSide(0)
+    side.queues[0, k.GOAL] = 100
+    side.control[k.START_NS] = time.monotonic_ns()
+    side.control[k.UNTIL_NS] = time.monotonic_ns() + 30_000_000
+    arguments = (side.words, side.halves, side.umem, side.queues, side.free, np.zeros(1), side.control, libc.scratch())
+    assert k.transmit(*arguments) == k.UNFINISHED
+    assert (side.queues[0, k.SUBMITTED], side.queues[0, k.COMPLETED]) == (8, 0)
+    side.control[k.STOP], side.control[k.UNTIL_NS] = 1, 2**62
+    assert k.transmit(*arguments) == k.UNFINISHED
 
 
 class Receiver:

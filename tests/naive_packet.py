@@ -57,16 +57,14 @@ def ipv6(rest: bytes, offset: int, found: dict[str, dict[str, Any]]) -> None:
         "src": (number(rest[8:16]), number(rest[16:24])), "dst": (number(rest[24:32]), number(rest[32:40])),
     }  # fmt: skip
     at = 40
-    for _ in range(16):
-        if len(rest) < at + 8 or following not in (0, 43, 44, 51, 60, 135, 139, 140):
-            break
+    while following in (0, 43, 44, 51, 60, 135, 139, 140) and len(rest) >= at + 8 and at <= 40 + 512:
         header, kind = rest[at : at + 8], following
         following = header[0]
         if kind == 44 and number(header[2:4]) >> 3:
             at = len(rest)
             break
         at += 8 if kind == 44 else (header[1] + 2) * 4 if kind == 51 else (header[1] + 1) * 8
-    else:
+    if at > 40 + 512:
         at = len(rest)
     found["packet"] = {"protocol": following}
     transport(rest[at:], offset + at, following, 6, found)

@@ -95,7 +95,7 @@ SAMPLES = {
     "fragment6": ETH + b"\x86\xdd" + with_protocol(V6, 44) + bytes([17, 0, 0, 1, 0, 0, 0, 5]) + UDP + bytes(9),
     "later fragment6": ETH + b"\x86\xdd" + with_protocol(V6, 44) + bytes([17, 0, 1, 0, 0, 0, 0, 5]) + UDP + bytes(9),
     "authentication": ETH + b"\x86\xdd" + with_protocol(V6, 51) + bytes([6, 4]) + bytes(22) + TCP,
-    "endless": ETH + b"\x86\xdd" + with_protocol(V6, 0) + extension(0, 8) * 40,
+    "endless": ETH + b"\x86\xdd" + with_protocol(V6, 0) + extension(0, 8) * 80 + extension(6, 8) + TCP,
     "vlan": ETH + bytes.fromhex("8100b064") + b"\x08\x00" + V4 + TCP,
     "qinq": ETH + bytes.fromhex("88a8200a81000fff") + b"\x86\xdd" + V6 + UDP + bytes(8),
     "tags": ETH + bytes.fromhex("81000001") * 6 + b"\x08\x00" + V4 + TCP,

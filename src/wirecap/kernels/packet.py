@@ -40,7 +40,7 @@ ETHER = 1 << 44
 IPV4, IPV6, ARP = 0x0800, 0x86DD, 0x0806
 TAGS = (0x8100, 0x88A8, 0x9100)
 MOST_TAGS = 4
-MOST_EXTENSIONS = 16
+MOST_EXTENSION_BYTES = 512
 SHORTEST_TRANSPORT = 8
 
 
@@ -131,10 +131,8 @@ def _word(ether, tags, family, network, protocol, transport):
 @inline
 def _past_extensions(packet, protocol, offset):
     """(transport protocol, its offset or 0) behind the IPv6 extension headers at ``offset`` (RFC 8200, section 4)."""
-    last = packet._captured - SHORTEST_TRANSPORT
-    for _ in range(MOST_EXTENSIONS):
-        if offset > last:
-            return protocol, 0
+    last = min(packet._captured - SHORTEST_TRANSPORT, offset + MOST_EXTENSION_BYTES)
+    while offset <= last:
         following = load8(packet, offset)
         length = load8(packet, offset + 1)
         if protocol == 0 or protocol == 43 or protocol == 60 or protocol == 135 or protocol == 139 or protocol == 140:
@@ -173,24 +171,25 @@ def _network(packet, ether, tags, kind, offset):
 def _look(packet, link):
     """The word of any packet of that link type."""
     captured = packet._captured
+    ether = tags = kind = offset = 0
     if link == ETHERNET and captured >= 14:
+        ether = ETHER
         kind = load16(packet, 12)
         offset = 14
-        tags = 0
         while (kind == TAGS[0] or kind == TAGS[1] or kind == TAGS[2]) and tags < MOST_TAGS and offset + 4 <= captured:
             kind = load16(packet, offset + 2)
             offset += 4
             tags += 1
-        return _network(packet, ETHER, tags, kind, offset)
-    if link == LINUX_SLL and captured >= 16:
-        return _network(packet, 0, 0, load16(packet, 14), 16)
-    if link == LINUX_SLL2 and captured >= 20:
-        return _network(packet, 0, 0, load16(packet, 0), 20)
-    offset = 4 if link == NULL else 0
-    if (link == NULL or link == RAW_IP) and captured > offset:
-        version = load8(packet, offset) >> 4
-        return _network(packet, 0, 0, IPV4 if version == 4 else IPV6 if version == 6 else 0, offset)
-    return 0
+    elif link == LINUX_SLL and captured >= 16:
+        kind, offset = load16(packet, 14), 16
+    elif link == LINUX_SLL2 and captured >= 20:
+        kind, offset = load16(packet, 0), 20
+    elif link == NULL or link == RAW_IP:
+        offset = 4 if link == NULL else 0
+        if captured > offset:
+            version = load8(packet, offset) >> 4
+            kind = IPV4 if version == 4 else IPV6 if version == 6 else 0
+    return _network(packet, ether, tags, kind, offset)
 
 
 @inline_always

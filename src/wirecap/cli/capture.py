@@ -89,7 +89,7 @@ PRINTS = "it formats printed packets, and wirecap prints none"
 @target("-w", "write_path", metavar="FILE", help="Write packets; - is stdout, .pcap makes pcap, .zst compresses.")
 @target("-P", "as_pcap", is_flag=True, help="Write pcap, whatever the name; pcapng is the default.")
 @target("--per-queue", is_flag=True, help="One file for each receive queue.")
-@target("--handler", "handlers", multiple=True, type=HANDLER, help="count, write, pkt_handler:x=300, pkg.module:object")
+@target("--handler", "handlers", multiple=True, type=HANDLER, help="count, write, pkt_handler:x=300, ./my.py:object")
 @target("-C", "split_bytes", type=Parsed("SIZE", rotation.parse_tcpdump_size), help="Next file at this size (MB).")
 @target("-G", "split_ns", type=DURATION, help="Next file after so many seconds; strftime in its name.")
 @target("-W", "split_files", type=COUNT, help="With -C: files kept; with -G: files made.")

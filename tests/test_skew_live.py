@@ -15,8 +15,8 @@ SCRIPT = Path(__file__).parents[1] / "bench" / "skew.py"
 
 
 def skew(setup: str, result: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The runs of one set-up, 4 s each: (advanced, basic)."""
-    command = [sys.executable, str(SCRIPT), "--setup", setup, "--duration", "4", "-R", "60", "--json", str(result)]
+    """The runs of one set-up, 6 s each: (advanced, basic)."""
+    command = [sys.executable, str(SCRIPT), "--setup", setup, "--duration", "6", "-R", "100", "--json", str(result)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert result.exists(), done.stderr

@@ -226,7 +226,11 @@ class LiveRig:
         self.engine = assemble.engine_of(self.config, self.source, self.application)
 
     def __enter__(self) -> LiveRig:
-        netns.call(self.config.netns, self.engine.start)
+        try:
+            netns.call(self.config.netns, self.engine.start)
+        except BaseException:
+            self.source.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from wirecap import __version__
 from wirecap.config import CaptureConfig, QueueSpec, WriteConfig
@@ -34,7 +35,7 @@ def source_of(config: CaptureConfig, write: WriteConfig | None = None) -> Source
 
 
 def _xdp_source(config: CaptureConfig) -> Source:
-    nics = [_nic(spec, config.take_over) for spec in config.sources]
+    nics = _nics(config)
     pool = config.pool
     pool.check_memory(sum(len(nic.queues) for nic in nics), probes.available_memory_bytes())
     return XdpSource(
@@ -42,6 +43,21 @@ def _xdp_source(config: CaptureConfig) -> Source:
         filter=compile_filter(config.filter) if config.filter and config.kernel_filter else None,
         unwanted=config.kernel_filter or "drop",
     )  # fmt: skip
+
+
+def _nics(config: CaptureConfig) -> list[Nic]:
+    """Each NIC once, however many of the sources, by whichever name, are queues of it."""
+    nics: dict[int, Nic] = {}
+    for spec in config.sources:
+        nic = _nic(spec, config.take_over)
+        known = nics.get(nic.index)
+        if known:
+            twice = set(known.queues) & set(nic.queues)
+            if twice:
+                raise UsageError(f"{nic.name} queue {min(twice)} is captured twice", "name each queue once")
+            nic = replace(known, queues=known.queues + nic.queues)
+        nics[nic.index] = nic
+    return list(nics.values())
 
 
 def _nic(spec: QueueSpec, take_over: bool) -> Nic:

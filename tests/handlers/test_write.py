@@ -17,6 +17,7 @@ from wirecap.handlers.pipeline import Pipeline
 from wirecap.handlers.pkt_handler import Paced
 from wirecap.handlers.write import Writer
 from wirecap.kernels.jit import PURE
+from wirecap.kernels.merge import SLACK_NS
 
 pytestmark = pytest.mark.kernel
 
@@ -78,12 +79,16 @@ def test_flood_and_trickle(tmp_path, handled):
     flood = 300 if PURE else 20_000
     with Rig(writing(path, [Paced(1e6)] if handled else []), queues=3, M=64, R=50) as rig:
         sent = [[], [], []]
+        delayed = []  # packets that were visible long after their stamp: this thread had to wait
 
         def send(queue, sizes, pause_s):
             for burst in sizes:
                 data = [made(queue, len(sent[queue]) + i, 80) for i in range(burst)]
                 sent[queue].extend(data)
-                rig.inject(queue, data, [time.time_ns()] * burst)
+                stamp = time.time_ns()
+                rig.inject(queue, data, [stamp] * burst)
+                if time.time_ns() - stamp > SLACK_NS // 2:
+                    delayed.extend(data)
                 time.sleep(pause_s)
 
         senders = [
@@ -97,9 +102,9 @@ def test_flood_and_trickle(tmp_path, handled):
         until(lambda: rig.application.writer.packets_written == flood + 20, 5)  # without a stop
         rig.stop()
         check_identity(rig.engine, received=flood + 20)
-        assert rig.application.writer.late == 0
+        assert rig.application.writer.late <= len(delayed)
     found = read_pcapng(path)
-    stamps = [packet.stamp for packet in found]
+    stamps = [packet.stamp for packet in found if packet.data not in delayed]
     assert stamps == sorted(stamps)
     for queue in range(2):
         mine = set(sent[queue])

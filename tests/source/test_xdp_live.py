@@ -160,6 +160,56 @@ def test_other_queues_stay_the_hosts(testbed, tmp_path):
     assert sorted(captured + seen) == list(range(400))
 
 
+def test_one_nic_in_two_parts(testbed):
+    """Queues of one NIC may be named one by one; a queue that is named twice is refused."""
+    bed = testbed(queues=4)
+    inside = bed.nics[0].inside
+    with LiveRig(bed, f"{inside}@3", f"{inside}@0-1") as rig, Wire(bed.nics[0].outside) as wire:
+        assert [place.queue for place in rig.source.queues] == [3, 0, 1]
+        wire.send(flow_frames(400))
+        until(lambda: min(queue.received for queue in rig.engine.summary().queues) > 20)
+        rig.stop()
+        check_identity(rig.engine)
+    with pytest.raises(wirecap.UsageError, match="twice"):
+        LiveRig(bed, f"{inside}@3", f"{inside}@0-3")
+
+
+@pytest.mark.parametrize("mode", ["native", "generic"])
+def test_tags_and_foreign_addresses(testbed, tmp_path, mode):
+    """VLAN and double tags stay in the frame; frames for other stations come in, while the capture runs."""
+    bed = testbed(queues=2)
+    plain = flow_frames(60)
+    sent = [
+        frame[:12] + tag + frame[12:]
+        for frame, tag in zip(plain, [b"\x81\0\0\5", b"\x88\xa8\0\5\x81\0\0\7"] * 30, strict=True)
+    ]
+    sent += [bytes.fromhex("0200000000ff") + frame[6:] for frame in plain]
+
+    def promiscuity():
+        return netns.call(bed.name, netlink.interface, bed.nics[0].inside).promiscuity
+
+    path = tmp_path / "out.pcapng"
+    with LiveRig(bed, write=write_to(path), xdp_mode=mode) as rig, Wire(bed.nics[0].outside) as wire:
+        assert promiscuity() == 1
+        wire.send(sent)
+        rig.done(len(sent))
+        rig.stop()
+        check_identity(rig.engine, received=len(sent))
+    assert promiscuity() == 0
+    assert sorted(packet.data for packet in read_pcapng(path)) == sorted(sent)
+
+
+@pytest.mark.parametrize("writing", [False, True])
+def test_waiting_costs_next_to_nothing(testbed, tmp_path, writing):
+    """Without packets no thread spins: under 2 % of a CPU for the whole capture."""
+    bed = testbed(queues=2)
+    with LiveRig(bed, write=write_to(tmp_path / "out") if writing else None):
+        time.sleep(0.2)
+        before = time.process_time()
+        time.sleep(1)
+        assert time.process_time() - before < 0.02
+
+
 def set_link(bed, interface, **change):
     from pyroute2 import IPRoute
 
@@ -236,7 +286,6 @@ def test_queue_that_somebody_has(testbed):
         with pytest.raises(wirecap.UsageError, match="stop its owner") as refused:
             second.__enter__()
         assert bed.nics[0].inside in str(refused.value)
-        second.source.close()
         with Wire(bed.nics[0].outside) as wire:
             wire.send(flow_frames(50))
         rig.done(50)

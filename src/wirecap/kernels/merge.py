@@ -42,7 +42,8 @@ SHORT_SLACK_NS = 1_000_000
 """While the merge holds more than half of R chunks: better a packet out of order than one lost."""
 AHEAD = 8
 FOREVER = 1 << 62
-WAIT_NS = 500_000
+WAIT_NS, IDLE_WAIT_NS = 500_000, 100_000_000
+"""How long to sleep without a new chunk: with a packet that only waits for its time to pass, and with none."""
 
 # why `merge` came back
 FULL, FILE_FULL, IDLE, NEW_INTERFACE, CLOSED, ABORTED = range(6)
@@ -212,6 +213,9 @@ def merge_packets(pool, rings, select, select_state, merge, out, scratch):
             continue
         if queue == EMPTY and finished:
             return CLOSED
-        if now >= settings[DEADLINE]:
+        left = settings[DEADLINE] - now
+        if left <= 0:
             return IDLE
-        wait(pool.lanes, lane(pool, settings[CONSUMER]), WAIT_NS, scratch)
+        wait(
+            pool.lanes, lane(pool, settings[CONSUMER]), min(left, IDLE_WAIT_NS if queue == EMPTY else WAIT_NS), scratch
+        )

@@ -26,6 +26,7 @@ from wirecap.source.rings import equip_queue, ring_counts, ring_sizes, run_captu
 
 GENERIC_GRACE_S = 0.01
 """Native detaching waits for the packets under way; generic detaching does not."""
+RELEASE_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class XdpSource:
         first = self._sockets[0]
         try:
             flags = 0 if number else xsk.NEED_WAKEUP | (xsk.COPY if self._mode == "generic" else 0)
-            self._sockets[number].bind(nic.index, queue, flags, None if number == 0 else first)
+            self._bind_when_free(number, nic.index, queue, flags, None if number == 0 else first)
         except SystemCallError as error:
             hints = {
                 errno.EBUSY: "another AF_XDP socket has the queue: stop its owner",
@@ -129,6 +130,17 @@ class XdpSource:
             }
             message = f"{nic.name} queue {queue}: {error.message}"
             raise SystemCallError(message, error.errno, hints.get(error.errno, error.hint)) from None
+
+    def _bind_when_free(self, number: int, index: int, queue: int, flags: int, first: xsk.Socket | None) -> None:
+        """Bind; the kernel releases a queue in the background, a moment after its last owner closed it."""
+        end = time.monotonic() + RELEASE_S
+        while True:
+            try:
+                return self._sockets[number].bind(index, queue, flags, first)
+            except SystemCallError as error:
+                if error.errno != errno.EBUSY or time.monotonic() >= end:
+                    raise
+                time.sleep(0.01)
 
     def _set_clock(self) -> None:
         """The offset to UTC, measured again and again: the monotonic clock is not slewed as UTC is."""

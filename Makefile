@@ -25,6 +25,7 @@ $(VENV)/.installed: pyproject.toml
 	    $(PYTHON) -c 'import ensurepip' 2>/dev/null || .ci/debian-packages python3-venv
 	    $(BIN)/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv $(VENV)
 	    $(BIN)/python -m pip install --quiet --no-input --editable .
+	    $(BIN)/python -m compileall -q src
 	    touch $@
 	fi
 $(VENV)/.installed-test: $(VENV)/.installed

@@ -23,11 +23,11 @@ from wirecap.kernels.pool import FREE_CELLS, QUEUE_WORDS, RING_WORDS, TAKEN
     SOCKET,  # file descriptor, or -1 for the memory NIC
     SUBMITTED,  # cells ever put on the fill ring; SUBMITTED - TAKEN = attached
     TARGET, TARGET_MOST, TARGET_LEAST,  # how many to keep attached, and its bounds
-    LEAST_LEFT, WINDOW_END, HOLD,  # the fewest unused attached cells in this window; when it ends; how long, ns
+    LEAST_LEFT, WINDOW_END, WINDOW_TAKEN, HOLD,  # fewest unused cells in this window; its end, ns; TAKEN before; ns
     SHORT,  # 1 while the pool had fewer free cells than the target wanted
     LOST, LOST_EXHAUSTED, LOST_LATE,  # packets that found no attached cell: seen so far, and why
     MEMORY_STATISTICS,  # index of the memory NIC's counters among the int64 words
-) = range(RING_WORDS, RING_WORDS + 22)  # fmt: skip
+) = range(RING_WORDS, RING_WORDS + 23)  # fmt: skip
 
 NEED_WAKEUP = 1  # XDP_RING_NEED_WAKEUP
 SOL_XDP, XDP_STATISTICS = 283, 7
@@ -93,7 +93,8 @@ def adapt(pool, q, left, now):
 
     A look that finds under a quarter of the target left was nearly too late: the target goes to its upper
     bound at once and stays there for HOLD, twice as long each time.  Otherwise it shrinks by an eighth in
-    every window that never saw less than three quarters left.
+    every window that never saw less than three quarters left.  A queue that would not use half of the upper
+    bound in a window has nothing to gain from few cells, and gets the upper bound.
     """
     queues = pool.queues
     target = queues[q + TARGET]
@@ -105,10 +106,13 @@ def adapt(pool, q, left, now):
             queues[q + HOLD] = min(max(2 * queues[q + HOLD], HOLD_NS), HOLD_MOST_NS)
             queues[q + WINDOW_END] = now + queues[q + HOLD]
     if now >= queues[q + WINDOW_END]:
-        if queues[q + LEAST_LEFT] * 4 > target * 3:
+        if queues[q + TAKEN] - queues[q + WINDOW_TAKEN] < queues[q + TARGET_MOST] // 2:
+            queues[q + TARGET] = queues[q + TARGET_MOST]
+        elif queues[q + LEAST_LEFT] * 4 > target * 3:
             queues[q + TARGET] = max(target - target // 8, queues[q + TARGET_LEAST])
-        queues[q + LEAST_LEFT] = target
+        queues[q + LEAST_LEFT] = queues[q + TARGET]
         queues[q + WINDOW_END] = now + WINDOW_NS
+        queues[q + WINDOW_TAKEN] = queues[q + TAKEN]
 
 
 @inline

@@ -149,7 +149,7 @@ class XdpSource:
     def check(self) -> None:
         self._set_clock()
         for nic, hook in zip(self._nics, self._hooks, strict=True):
-            if not hook.is_attached():
+            if hook.link and not hook.is_attached():
                 raise WirecapError(f"{nic.name} is gone", "what was captured before is kept")
 
     def stop(self) -> None:

@@ -69,10 +69,11 @@ class Capture:
 
     def __iter__(self) -> Iterator[Chunk]:
         pool, selection = self.engine.pool, self._application.selection
+        select = h.address_of(selection.kernel)
         while True:
             if time.monotonic() >= self._end or not self.engine.running():
                 self.stop()
-            code = int(h.next_chunk(pool, 0, selection.kernel, selection.state, self._scratch))
+            code = int(h.next_chunk(pool, 0, select, selection.state, self._scratch))
             if code == h.CLOSED:
                 break
             if code == h.TIMED_OUT:
@@ -181,9 +182,7 @@ def _spec(handler: Any) -> HandlerSpec:
     return HandlerSpec(str(getattr(handler, "__name__", "handler")), given=handler)
 
 
-def _config(
-    source: str | Sequence[str], pool: PoolConfig, duration_s: float | None, **options: Any
-) -> CaptureConfig:
+def _config(source: str | Sequence[str], pool: PoolConfig, duration_s: float | None, **options: Any) -> CaptureConfig:
     names = [source] if isinstance(source, str) else list(source)
     is_file = len(names) == 1 and (Path(names[0]).exists() or "/" in names[0] or names[0].endswith(_SUFFIXES))
     if not names:

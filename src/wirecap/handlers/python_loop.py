@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 def run(pipeline: Pipeline, engine: Engine, consumer: int, settings: NDArray[np.int64]) -> None:
     """Take chunks until the engine closes; a failure ends the run, or is counted with ``keep_going``."""
     pool, selection, scratch = engine.pool, pipeline.selection, libc.scratch()
+    select = h.address_of(selection.kernel)
     records = [handler.state() if isinstance(handler, PythonHandler) else () for handler in pipeline.handlers]
     while True:
-        code = int(h.next_chunk(pool, consumer, selection.kernel, selection.state, scratch))
+        code = int(h.next_chunk(pool, consumer, select, selection.state, scratch))
         if code == h.CLOSED:
             return
         if code == h.TIMED_OUT:

@@ -85,9 +85,7 @@ class QueueWriter:
         self._writer, self._engine, self.config = writer, engine, writer.config
         self.merge = m.new_merge(len(engine.source.queues), mine, engine.pool.free_slots.shape[1])
         pcapng_format = self.config.format == "pcapng"
-        self._layout = (
-            PCAPNG_NS if pcapng_format else PCAP_NS if self.config.nanoseconds else PCAP_US
-        )
+        self._layout = PCAPNG_NS if pcapng_format else PCAP_NS if self.config.nanoseconds else PCAP_US
         self._buffers = Buffers()
         self._rotation = Rotation(self.config, time.time_ns(), path)
         self._compression = compression_of(path)

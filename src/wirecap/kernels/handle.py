@@ -8,10 +8,15 @@ and returns how many they are.
 
 from __future__ import annotations
 
+from typing import Any
+
 from numba import types
+from numba.core import cgutils
+from numba.experimental.function_type import _get_wrapper_address
+from numba.extending import intrinsic
 
 from wirecap.kernels.atomics import fetch_add, load
-from wirecap.kernels.jit import i64, inline, kernel, lengths, octets, table, words
+from wirecap.kernels.jit import PURE, i64, inline, kernel, lengths, octets, table, words
 from wirecap.kernels.lanes import EMPTY, pop, push, wait
 from wirecap.kernels.pool import (
     ABORT,
@@ -104,13 +109,42 @@ def admit(pool, consumer, slot, select, select_state):
     return kept
 
 
-@kernel(i64(POOL, i64, PROCESS, words, words))
+def address_of(process: Any) -> Any:
+    """Where the code of a compiled kernel of PROCESS_SIGNATURE is: Numba takes 70 us to find it, so ask once."""
+    return process if PURE else _get_wrapper_address(process, PROCESS_SIGNATURE)
+
+
+if PURE:
+
+    def _at(address):  # type: ignore[no-untyped-def]
+        return address
+
+else:
+
+    @intrinsic
+    def _at(typing, address):  # type: ignore[no-untyped-def]
+        """The kernel at an address."""
+
+        def generate(context, builder, signature, arguments):
+            function = cgutils.create_struct_proxy(PROCESS)(context, builder)
+            pointer = context.get_value_type(types.voidptr)
+            function.c_addr = builder.inttoptr(arguments[0], pointer)
+            function.py_addr = function.jit_addr = cgutils.get_null_value(pointer)
+            return function._getvalue()
+
+        return PROCESS(types.int64), generate
+
+
+@kernel(i64(POOL, i64, i64, words, words))
 def next_chunk(pool, consumer, select, select_state, scratch):
-    """For handlers in Python: wait for a chunk, admit it; slot << 32 | packets, or TIMED_OUT, or CLOSED."""
+    """For handlers in Python: wait for a chunk, admit it; slot << 32 | packets, or TIMED_OUT, or CLOSED.
+
+    select: ``address_of`` the filter.
+    """
     slot = next_slot(pool, consumer, scratch)
     if slot < 0:
         return slot
-    return slot << 32 | admit(pool, consumer, slot, select, select_state)
+    return slot << 32 | admit(pool, consumer, slot, _at(select), select_state)
 
 
 @inline

@@ -39,10 +39,11 @@ class PythonHandler:
             if self.user.way is Way.CHUNK:
                 self.user.function(chunk, *state, **self._options)
                 return
-            function, options = self.user.function, self._options
-            stamps = chunk.timestamps.tolist()
+            function, options, memory = self.user.function, self._options, chunk.arena.data
+            stamps, starts, sizes = chunk.timestamps.tolist(), chunk.offsets.tolist(), chunk.lengths.tolist()
             for number in range(first, len(chunk)):
-                function(stamps[number], bytes(chunk[number]), *state, **options)
+                start = starts[number]
+                function(stamps[number], bytes(memory[start : start + sizes[number]]), *state, **options)
         except BrokenPipeError:
             raise  # the reader of what it prints went away: no packet's fault
         except Exception as error:

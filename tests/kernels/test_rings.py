@@ -89,9 +89,10 @@ def test_attached_depth_grows_at_once_and_shrinks_slowly():
     assert words[r.TARGET] == most > 2 * least
     now = 10_000 * MS
 
-    def look(left, after_ns):
+    def look(left, after_ns, packets=None):
         nonlocal now
         now += after_ns
+        words[k.TAKEN] += most if packets is None else packets
         return adapt_one(rig.engine.pool, 0, left, now)
 
     def calm_down():
@@ -113,6 +114,9 @@ def test_attached_depth_grows_at_once_and_shrinks_slowly():
         held_ns.append(now - escape)
     assert r.HOLD_NS <= held_ns[0] < held_ns[1] <= r.HOLD_MOST_NS
     assert look(most // 2, 10 * r.WINDOW_NS) == look(most // 2, 10 * r.WINDOW_NS)  # half used: it stays
+    calm_down()
+    assert look(least, r.WINDOW_NS + MS, packets=most // 2) == least  # enough packets for few cells to pay
+    assert look(least, r.WINDOW_NS + MS, packets=most // 2 - 1) == most  # a quiet queue has them all
 
 
 def test_cells_and_rings_of_two_queues_do_not_meet():

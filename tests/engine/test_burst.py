@@ -70,9 +70,11 @@ def test_burst_that_fits_is_captured_whole(packets):
 @pytest.mark.parametrize("packets", [321, 400, 1000])
 @pytest.mark.parametrize("advanced", [False, True])
 def test_burst_that_does_not_fit_loses_exactly_the_rest(packets, advanced):
-    """P > R x M packets at once: R x M are delivered, P - R x M are named pool_exhausted."""
-    with Rig(Pipeline([Paced(20_000)]), queues=2, M=M, R=R, advanced=advanced) as rig:
+    """P > R x M packets before the handler is done with one: R x M are delivered, the rest is pool_exhausted."""
+    pipeline = Pipeline([Gate()])
+    with Rig(pipeline, queues=2, M=M, R=R, advanced=advanced) as rig, opened_at_the_end(pipeline):
         rig.inject_copies(0, packets)
+        open_gates(pipeline)
         rig.done(packets)
         rig.stop()
         check_identity(rig.engine, received=packets)

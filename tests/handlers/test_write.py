@@ -66,8 +66,8 @@ def test_random_stamps_come_out_in_time_order(tmp_path_factory, queues, M, handl
     found = read_pcapng(path)
     assert [packet.stamp for packet in found] == sorted(itertools.chain(*stamps))
     for q in range(queues):
-        mine = set(packets[q])
-        assert [p.data for p in found if p.data in mine and p.data] == [data for data in packets[q] if data]
+        mine = [data for data in packets[q] if len(data) > 8]  # shorter ones are not unique
+        assert [p.data for p in found if p.data in mine] == mine
     assert sorted(p.data for p in found) == sorted(itertools.chain(*packets))
     assert all(p.original == len(p.data) for p in found)
 

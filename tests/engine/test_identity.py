@@ -106,6 +106,18 @@ def test_giving_up_names_what_was_not_read():
         assert rig.drops() == {"unread_at_stop": 120 - rig.delivered}
 
 
+def test_packets_that_no_capture_thread_took():
+    """What still lies in the RX ring when all is aborted is unread_at_stop too."""
+    with Rig(queues=2, M=8, R=8) as rig:
+        rig.engine.abandon()
+        until(lambda: not rig.engine.running())
+        for queue in range(2):
+            rig.inject_copies(queue, 10 + queue)
+        rig.stop()
+        check_identity(rig.engine, received=21)
+        assert rig.drops() == {"unread_at_stop": 21}
+
+
 @pytest.mark.parametrize("limit", [1, 7, 100, 150])
 def test_packet_limit(limit):
     """-c delivers exactly so many over all queues; the others are named unread_at_stop."""

@@ -156,9 +156,12 @@ def test_pcap_stamps(tmp_path):
     assert [packet.stamp for packet in read_pcapng(tmp_path / "b")] == stamps
 
 
-def test_a_file_for_each_queue(tmp_path):
+@pytest.mark.parametrize("handled", [False, True])
+def test_a_file_for_each_queue(tmp_path, handled):
     """--per-queue puts each queue's packets, in order, into its own file."""
-    with Rig(writing(tmp_path / "out.pcap", format="pcap", per_queue=True), queues=3, M=8) as rig:
+    handlers = [Paced(1e6)] if handled else []
+    application = writing(tmp_path / "out.pcap", handlers, format="pcap", per_queue=True)
+    with Rig(application, queues=3, M=8, advanced=handled, T=1) as rig:
         packets = [[made(q, i, 60) for i in range(50)] for q in range(3)]
         for q in (2, 0, 1):
             rig.inject(q, packets[q][:25])

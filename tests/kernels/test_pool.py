@@ -51,6 +51,7 @@ class Ownership(RuleBasedStateMachine):
         self.accepted = [deque() for _ in range(QUEUES)]  # numbers of the packets that were not dropped
         self.held = []  # (slot, sequence) of chunks that a handler has
         self.gone = []  # (slot, sequence) of chunks that were recycled
+        self.partial = [0] * QUEUES
         self.handled = [{} for _ in range(QUEUES)]  # numbers of a chunk's packets by its sequence
 
     def words(self, queue):
@@ -110,6 +111,7 @@ class Ownership(RuleBasedStateMachine):
         numbers = [int.from_bytes(self.pool.arena[at : at + 8].tobytes(), "big") for at in starts]
         assert self.pool.captured[slot, :count].tolist() == [64] * count
         self.handled[home][state >> 2] = numbers
+        self.partial[home] += count < M
         self.held.append((slot, state >> 2))
 
     @precondition(lambda self: self.held)
@@ -215,6 +217,12 @@ class Ownership(RuleBasedStateMachine):
             assert counts.received - sum(counts.drops.values()) == len(self.accepted[queue])
             assert counts.drops["oversize"] == self.oversize[queue]
             known = self.handled[queue]
+            waiting = [
+                slot for lane in range(QUEUES) for slot in self.in_lane(lane) if self.meta(slot, k.HOME) == queue
+            ]
+            partial = self.partial[queue] + sum(self.meta(slot, k.COUNT) < M for slot in waiting)
+            assert self.words(queue)[k.CHUNKS] == len(known) + len(waiting)
+            assert self.words(queue)[k.PARTIAL_CHUNKS] == partial
             for one, following in pairwise(sorted(known)):
                 assert known[one][-1] < known[following][0]
             if sorted(known) == list(range(len(known))):  # no gap: all that was taken so far is there

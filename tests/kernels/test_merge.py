@@ -1,0 +1,168 @@
+"""The merge step by step: what may be written now, and what must wait for a queue that is behind."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from rig import Nobody, Rig
+from wirecap.kernels import libc, merge
+from wirecap.kernels import pool as k
+from wirecap.kernels import rings as r
+from wirecap.kernels.capture import turn
+from wirecap.kernels.handle import everything
+from wirecap.kernels.jit import i64, kernel, prepare, words
+from wirecap.kernels.merge import merge_packets
+from wirecap.kernels.pcap_write import PCAP_NS
+from wirecap.kernels.pool import POOL
+
+M, R, SECOND = 4, 8, 1_000_000_000
+
+
+@kernel(i64(POOL, r.RINGS, i64, i64, i64, words, words))
+def look(pool, rings, queue, now, timeout_ns, depths, scratch):
+    """What a capture thread does in every round of its loop."""
+    return turn(pool, rings, queue, now, timeout_ns, depths, scratch)
+
+
+class Desk:
+    """Queues of a NIC and a writer for all of them; capture and merge happen when the test says so."""
+
+    def __init__(self, queues=2):
+        self.rig = Rig(Nobody(1), queues, M, R)
+        prepare([look, merge_packets, everything])
+        self.pool, self.rings = self.rig.engine.pool, self.rig.source.rings
+        self.rig.source.start()
+        self.merge = merge.new_merge(queues, list(range(queues)), 2 * R)
+        settings = self.merge.settings
+        settings[merge.LAYOUT], settings[merge.SNAPLEN] = PCAP_NS, 65535
+        settings[merge.INTERFACES], settings[merge.FILE_END], settings[merge.PACKETS_LEFT] = 1, 1 << 62, 1 << 62
+        settings[merge.DIRECT], settings[merge.CLOSING] = 1, k.CLOSE
+        self.out, self.scratch = np.zeros(1 << 20, np.uint8), libc.scratch()
+
+    def arrive(self, queue, *stamps):
+        """Packets are in the RX ring; nobody took them yet."""
+        self.rig.inject(queue, [bytes([queue]) * 60] * len(stamps), stamps)
+
+    def capture(self, queue):
+        """The capture thread takes a queue's packets and hands them over; the slots that came home are its own."""
+        for now in (0, SECOND):
+            look(self.pool, self.rings, queue, now, 1, np.zeros(1, np.int64), self.scratch)
+
+    def write(self):
+        """Let the writer work until it has nothing to do; (why it stopped, stamps written)."""
+        counts = self.merge.counts
+        before = int(counts[merge.POSITION])
+        self.merge.settings[merge.DEADLINE] = time.time_ns() + 2_000_000
+        why = merge_packets(
+            self.pool, self.rings, everything, np.zeros(1, np.int64), self.merge, self.out, self.scratch
+        )
+        written = self.out[before : int(counts[merge.POSITION])].reshape(-1, 76)[:, :8].copy().view(np.uint32)
+        return why, [seconds * SECOND + rest for seconds, rest in written.astype(int).tolist()]
+
+
+@pytest.fixture
+def now():
+    return time.time_ns()
+
+
+def test_silent_queue_holds_nothing_back_for_long(now):
+    """A queue that has nothing lets packets pass that are older than the slack, and no younger ones."""
+    desk = Desk()
+    young = now + 60 * SECOND
+    desk.arrive(0, now - SECOND, young)
+    desk.capture(0)
+    assert desk.write() == (merge.IDLE, [now - SECOND])
+    assert desk.write() == (merge.IDLE, [])
+    desk.pool.control[k.PHASE] = k.CLOSE
+    assert desk.write() == (merge.CLOSED, [young])
+
+
+def test_packet_on_its_way_is_waited_for(now):
+    """As long as a queue's packets lie in its RX ring nothing is written, however old it is."""
+    desk = Desk()
+    desk.arrive(0, now - 5 * SECOND, now - 3 * SECOND)
+    desk.arrive(1, now - 4 * SECOND)
+    desk.capture(0)
+    assert desk.write() == (merge.IDLE, [])
+    desk.capture(1)
+    assert desk.write() == (merge.IDLE, [now - 5 * SECOND, now - 4 * SECOND, now - 3 * SECOND])
+
+
+def test_queue_that_is_behind_bounds_the_others(now):
+    """What is not later than the last packet of a queue that has more on its way may be written."""
+    desk = Desk()
+    desk.arrive(1, now - 4 * SECOND)
+    desk.capture(1)
+    assert desk.write()[1] == [now - 4 * SECOND]
+    desk.arrive(0, now - 5 * SECOND, now - 4 * SECOND, now - 3 * SECOND)
+    desk.arrive(1, now - 3 * SECOND)
+    desk.capture(0)
+    assert desk.write() == (merge.IDLE, [now - 5 * SECOND, now - 4 * SECOND])
+    assert desk.merge.counts[merge.LATE] == 1
+
+
+def test_chunks_that_overtake_each_other_are_put_in_order(now):
+    """Chunks of one queue come from several handler threads in any order, and are written in theirs."""
+    desk = Desk(queues=1)
+    stamps = [now - 10 * SECOND + i for i in range(4 * M)]
+    desk.arrive(0, *stamps)
+    desk.capture(0)
+    lane = desk.pool.lanes
+    first = 24  # lanes.PLACES
+    order = [lane[first + i] for i in (2, 0, 3, 1)]
+    lane[first : first + 4] = order
+    assert desk.write() == (merge.IDLE, stamps)
+    assert desk.merge.counts[merge.HELD] == 0
+
+
+@pytest.mark.parametrize("held", [R // 2, R // 2 + 1])
+def test_slack_shrinks_while_much_is_held(now, held):
+    """With more than half of R chunks at hand, packets wait a shorter time for a silent queue."""
+    desk = Desk()
+    desk.arrive(0, *[time.time_ns() - 10_000_000] * (held * M))
+    desk.capture(0)
+    assert desk.merge.counts[merge.HELD] == 0
+    why, written = desk.write()
+    assert (why, bool(written)) == (merge.IDLE, held * 2 > R)
+
+
+def test_written_chunks_are_home(now):
+    """Everything that was written is recycled: the queue has its cells and slots back."""
+    desk = Desk()
+    for _ in range(5):
+        for queue in (0, 1):
+            desk.arrive(queue, *[now - SECOND] * (M * R // 2))
+            desk.capture(queue)
+        assert desk.write()[0] == merge.IDLE
+    assert desk.merge.counts[merge.WRITTEN] == 5 * M * R
+    for queue in (0, 1):
+        desk.capture(queue)
+        own = desk.pool.queues[queue * k.QUEUE_WORDS :]
+        assert own[k.FREE_SLOTS] == 2 * R
+        assert own[k.FREE_CELLS] + own[r.SUBMITTED] - own[k.TAKEN] == M * R
+
+
+def test_aborted_writer_stops_at_once(now):
+    """After an abort nothing more is written."""
+    desk = Desk()
+    desk.arrive(0, now - SECOND)
+    desk.capture(0)
+    desk.pool.control[k.PHASE] = k.ABORT
+    assert desk.write() == (merge.ABORTED, [])
+
+
+@pytest.mark.parametrize(("limit", "why"), [("FILE_END", merge.FILE_FULL), ("PACKETS_LEFT", merge.FILE_FULL)])
+def test_limits_of_a_file_are_seen_before_the_next_packet(now, limit, why):
+    """A full file stops the writer only when another packet is to be written, and that packet is not lost."""
+    desk = Desk()
+    stamps = [now - SECOND + i for i in range(3)]
+    setting = getattr(merge, limit)
+    desk.merge.settings[setting] = 1 if limit == "PACKETS_LEFT" else 76
+    desk.arrive(0, *stamps)
+    desk.capture(0)
+    assert desk.write() == (why, stamps[:1])
+    desk.merge.settings[setting] = 1 << 62
+    assert desk.write() == (merge.IDLE, stamps[1:])

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wirecap import assemble
 from wirecap.config import CaptureConfig, WriteConfig
@@ -17,9 +17,6 @@ from wirecap.handlers.pipeline import Pipeline
 from wirecap.linux import netns
 from wirecap.observe.progress import Progress
 from wirecap.observe.snapshot import Snapshot
-
-if TYPE_CHECKING:
-    pass
 
 
 class Interrupts:

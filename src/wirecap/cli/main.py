@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
-from types import FrameType
 from typing import Any
 
 import click
@@ -90,7 +87,6 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit status: 0 done, 1 a run that failed, 2 bad usage or input."""
     if "_WIRECAP_COMPLETE" in os.environ:  # the shell asks for completions
         main.main(prog_name="wirecap")
-    interrupted = _note_interrupts()
     try:
         # Not main.main(): it prints an empty line when it is interrupted.
         with main.make_context("wirecap", list(arguments)) as context:
@@ -102,23 +98,7 @@ def run(arguments: Sequence[str]) -> int:
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
     except BaseException as error:
-        # An interrupted import ends as an ImportError, an interrupted destructor as nothing at all.
-        return report(KeyboardInterrupt() if interrupted else error)
-
-
-def _note_interrupts() -> list[int]:
-    """Ctrl-C raises KeyboardInterrupt as ever, and is noted in the list."""
-    noted: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        noted.append(number)
-        raise KeyboardInterrupt
-
-    # A script's background job ignores SIGINT, and goes on doing so.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        with suppress(ValueError):  # not the main thread
-            signal.signal(signal.SIGINT, handle)
-    return noted
+        return report(error)
 
 
 def report(error: BaseException) -> int:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from numba import types
 
 from rig import Nobody, Rig
 from wirecap.kernels import pool as k
 from wirecap.kernels import rings as r
 from wirecap.kernels.jit import i64, kernel, prepare
 from wirecap.kernels.pool import POOL
-from wirecap.kernels.rings import RINGS, adapt, submit
-
-MS = 1_000_000
+from wirecap.kernels.rings import RINGS, settle, submit
 
 
 @kernel(i64(POOL, RINGS, i64))
@@ -19,17 +19,16 @@ def submit_one(pool, rings, queue):
     return submit(pool, rings, queue)
 
 
-@kernel(i64(POOL, i64, i64, i64))
-def adapt_one(pool, q, left, now):
-    adapt(pool, q, left, now)
-    return pool.queues[q + r.TARGET]
+@kernel(types.void(POOL, RINGS, i64))
+def settle_one(pool, rings, published):
+    settle(pool, rings, 0, published)
 
 
 @pytest.fixture
 def rig():
     """Queue 0 of a NIC with 4,096 cells; at most 1,024 of them attached."""
     rig = Rig(Nobody(), M=64, R=64, ring=1024)
-    prepare([submit_one, adapt_one])
+    prepare([submit_one])
     return rig
 
 
@@ -81,42 +80,104 @@ def test_counters_go_around_32_bits(rig):
     assert (counts.received, counts.in_ring, sum(counts.drops.values())) == (300, 300, 0)
 
 
-def test_attached_depth_grows_at_once_and_shrinks_slowly():
-    """Calm windows shrink the target by an eighth each; one narrow escape takes it to the top, and it is held there."""
-    rig = Rig(Nobody(), M=64, R=1024)
-    words = rig.engine.pool.queues[: k.QUEUE_WORDS]
-    most, least = int(words[r.TARGET_MOST]), int(words[r.TARGET_LEAST])
-    assert words[r.TARGET] == most > 2 * least
-    now = 10_000 * MS
+@pytest.fixture
+def deep():
+    """A queue with 4,096 cells of which 2,048 are attached, twice the part of the fill ring that is out of reach."""
+    rig = Rig(Nobody(), M=64, R=64, ring=2 * r.REACH)
+    prepare([submit_one, settle_one])
+    return rig
 
-    def look(left, after_ns, packets=None):
-        nonlocal now
-        now += after_ns
-        words[k.TAKEN] += most if packets is None else packets
-        return adapt_one(rig.engine.pool, 0, left, now)
 
-    def calm_down():
-        target = int(words[r.TARGET])
-        while target > least:
-            smaller = look(target - 1, r.WINDOW_NS + MS)
-            assert smaller in (target, max(target - target // 8, least))
-            target = smaller
-        assert look(least, r.WINDOW_NS + MS) == least
+def receive(rig, packets):
+    """The kernel takes entries and packets lie in the RX ring; which cells they lie in."""
+    words, rings = words_of(rig), rig.source.rings
+    rig.inject_copies(0, packets)
+    last = int(rings.halves[words[r.RX_PRODUCER]])
+    mask = words[r.RX_MASK]
+    places = words[r.RX_DESCRIPTORS] + (np.arange(last - packets, last) & mask) * 2
+    return rings.words[places] & words[r.CELL_MASK]
 
-    held_ns = []
-    for _ in range(2):
-        calm_down()
-        assert look(least // 4, MS) == least
-        assert look(least // 4 - 1, MS) == most
-        escape = now
-        while look(most - 1, r.WINDOW_NS) == most:
-            pass
-        held_ns.append(now - escape)
-    assert r.HOLD_NS <= held_ns[0] < held_ns[1] <= r.HOLD_MOST_NS
-    assert look(most // 2, 10 * r.WINDOW_NS) == look(most // 2, 10 * r.WINDOW_NS)  # half used: it stays
-    calm_down()
-    assert look(least, r.WINDOW_NS + MS, packets=most // 2) == least  # enough packets for few cells to pay
-    assert look(least, r.WINDOW_NS + MS, packets=most // 2 - 1) == most  # a quiet queue has them all
+
+def read(rig, packets):
+    """The capture thread takes packets, and frees their cells at once."""
+    words, pool, rings = words_of(rig), rig.engine.pool, rig.source.rings
+    for _ in range(packets):
+        at = words[r.RX_DESCRIPTORS] + (words[k.TAKEN] & words[r.RX_MASK]) * 2
+        pool.free_cells[0, words[k.FREE_CELLS]] = rings.words[at]
+        words[k.FREE_CELLS] += 1
+        words[k.TAKEN] += 1
+    rings.halves[words[r.RX_CONSUMER]] = words[k.TAKEN]
+
+
+def cells_of(rig):
+    """Every cell that the queue knows of, as a sorted list: free, attached, received and not read, disputed."""
+    words, pool, rings = words_of(rig), rig.engine.pool, rig.source.rings
+    free = pool.free_cells[0, : words[k.FREE_CELLS]].tolist()
+    received = int(rings.halves[words[r.RX_PRODUCER]])
+    unused = words[r.FILL_DESCRIPTORS] + (np.arange(received, words[r.SUBMITTED]) & words[r.FILL_MASK])
+    unread = words[r.RX_DESCRIPTORS] + (np.arange(words[k.TAKEN], received) & words[r.RX_MASK]) * 2
+    disputed = int(words[r.DISPUTED_END] - words[r.DISPUTED])
+    limbo = pool.free_cells[0, pool.free_cells.shape[1] - disputed :].tolist() if disputed else []
+    found = [*free, *rings.words[unused].tolist(), *rings.words[unread].tolist(), *limbo]
+    return sorted(cell & int(words[r.CELL_MASK]) for cell in found)
+
+
+def test_hot_cells_go_where_they_are_used_soon(deep):
+    """Freed cells take the places REACH ahead of the kernel, and the cells that lay there go to the ring's end."""
+    words, pool, rings = words_of(deep), deep.engine.pool, deep.source.rings
+    deep.source.start()
+    everything = cells_of(deep)
+    base, entries = words[r.FILL_DESCRIPTORS], 2 * r.REACH
+    used = receive(deep, 100)
+    read(deep, 100)
+    cold = rings.words[base + 100 + r.REACH : base + 200 + r.REACH].tolist()
+    assert submit_one(pool, rings, 0) == 100
+    ahead = rings.words[base + 100 + r.REACH : base + 200 + r.REACH] & words[r.CELL_MASK]
+    assert ahead.tolist() == used.tolist()[::-1]
+    assert rings.words[base + entries : base + entries + 100].tolist() == cold
+    assert cells_of(deep) == everything
+    assert receive(deep, r.REACH + 100)[-100:].tolist() == used.tolist()[::-1]
+
+
+def test_a_ring_no_deeper_than_its_reach_stays_as_it_is(rig):
+    """With few cells attached nothing is exchanged: freed cells go to the ring's end."""
+    rig.source.start()
+    used = receive(rig, 100)
+    read(rig, 100)
+    words, rings = words_of(rig), rig.source.rings
+    assert submit_one(rig.engine.pool, rings, 0) == 100
+    tail = rings.words[words[r.FILL_DESCRIPTORS] + 1024 :][:100] & words[r.CELL_MASK]
+    assert tail.tolist() == used.tolist()[::-1]
+
+
+@pytest.mark.parametrize("arrived", [0, 1, 150, 200])
+def test_disputed_cells_are_settled_by_the_packets(deep, arrived):
+    """Wherever the kernel was while entries were exchanged under it, each cell ends in exactly one place."""
+    words, pool, rings = words_of(deep), deep.engine.pool, deep.source.rings
+    deep.source.start()
+    everything = cells_of(deep)
+    receive(deep, 200)
+    read(deep, 200)
+    at = words[r.FILL_DESCRIPTORS] + 200 + r.REACH
+    assert submit_one(pool, rings, 0) == 200
+    assert words[r.DISPUTED] == words[r.DISPUTED_END]
+    # The same exchange, but the kernel had taken the first ``arrived`` of the entries before it.
+    hot, cold = rings.words[at : at + 200].copy(), rings.words[at - 200 - r.REACH + 2 * r.REACH :][:200].copy()
+    words[r.SUBMITTED] -= 200
+    rings.halves[words[r.FILL_PRODUCER]] -= 200
+    pool.free_cells[0, pool.free_cells.shape[1] - 200 :] = cold
+    words[r.DISPUTED], words[r.DISPUTED_END] = 200 + r.REACH, 400 + r.REACH
+    rings.words[at : at + arrived] = cold[:arrived]
+    assert submit_one(pool, rings, 0) == 200  # from the stack: nothing is exchanged while the dispute lasts
+    receive(deep, r.REACH + 150)
+    rings.words[at : at + 150] = hot[:150]  # the exchange came after the kernel's read
+    settle_one(pool, rings, 200 + r.REACH + 150)
+    assert words[r.DISPUTED_END] - words[r.DISPUTED] == 50
+    receive(deep, 50)
+    rings.words[at + 150 : at + 200] = hot[150:]
+    settle_one(pool, rings, 400 + r.REACH)
+    assert words[r.DISPUTED] == words[r.DISPUTED_END]
+    assert cells_of(deep) == everything
 
 
 def test_cells_and_rings_of_two_queues_do_not_meet():

@@ -33,10 +33,10 @@ from wirecap.kernels.rings import (
     RX_MASK,
     SHORT,
     SUBMITTED,
-    adapt,
     count_lost,
     peek,
     release,
+    settle,
     submit,
 )
 
@@ -107,8 +107,8 @@ def turn(pool, rings, queue, now, timeout_ns, depths, scratch):
     if left == 0 or queues[q + SHORT]:
         count_lost(pool, rings, q, exhausted, scratch)
     taken = 0
+    settle(pool, rings, queue, queues[q + TAKEN] + available)
     if available:
-        adapt(pool, q, left, now)
         if queues[q + FILL_COUNT] == 0:
             queues[q + FILL_SINCE] = now
         first = queues[q + TAKEN]

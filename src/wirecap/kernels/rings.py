@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from numba import types
 
-from wirecap.kernels.atomics import load, store
+from wirecap.kernels.atomics import fence, load, store
 from wirecap.kernels.jit import inline, lengths, words
 from wirecap.kernels.libc import getsockopt_words, kick
 from wirecap.kernels.pool import FREE_CELLS, QUEUE_WORDS, RING_WORDS, TAKEN
@@ -22,12 +22,15 @@ from wirecap.kernels.pool import FREE_CELLS, QUEUE_WORDS, RING_WORDS, TAKEN
     RX_PRODUCER, RX_CONSUMER, RX_DESCRIPTORS, RX_MASK,
     SOCKET,  # file descriptor, or -1 for the memory NIC
     SUBMITTED,  # cells ever put on the fill ring; SUBMITTED - TAKEN = attached
-    TARGET, TARGET_MOST, TARGET_LEAST,  # how many to keep attached, and its bounds
-    LEAST_LEFT, WINDOW_END, WINDOW_TAKEN, HOLD,  # fewest unused cells in this window; its end, ns; TAKEN before; ns
+    TARGET,  # how many to keep attached
+    CELL_MASK,  # address & mask = where its cell begins
+    IN_ORDER,  # 1 where the kernel uses attached cells in the order of the fill ring (copy mode)
+    FRESH,  # the fill ring's entries before this one were exchanged, or are out of reach
+    DISPUTED, DISPUTED_END,  # entries of which it is open whether the kernel saw the exchange
     SHORT,  # 1 while the pool had fewer free cells than the target wanted
     LOST, LOST_EXHAUSTED, LOST_LATE,  # packets that found no attached cell: seen so far, and why
     MEMORY_STATISTICS,  # index of the memory NIC's counters among the int64 words
-) = range(RING_WORDS, RING_WORDS + 23)  # fmt: skip
+) = range(RING_WORDS, RING_WORDS + 22)  # fmt: skip
 
 NEED_WAKEUP = 1  # XDP_RING_NEED_WAKEUP
 SOL_XDP, XDP_STATISTICS = 283, 7
@@ -35,7 +38,8 @@ FILL_RING_EMPTY = 4  # index into struct xdp_statistics, in 64-bit words
 STATISTICS_WORDS = 6
 STAMP_BYTES = 8  # the XDP program's stamp lies right before the packet
 HEADROOM_BYTES = 256 + STAMP_BYTES  # XDP_PACKET_HEADROOM and ours: stamp and headers share a cache line
-WINDOW_NS, HOLD_NS, HOLD_MOST_NS = 50_000_000, 500_000_000, 60_000_000_000
+REACH = 1024  # entries of the fill ring ahead of the last known packet that are left as they are
+UNPUBLISHED = 256  # packets that the kernel may have received before it tells: a few NAPI polls of 64
 
 
 class Rings(NamedTuple):
@@ -64,7 +68,7 @@ def release(pool, rings, q):
 
 @inline
 def submit(pool, rings, queue):
-    """Attach free cells, the most recently freed first (still in cache), up to the target."""
+    """Attach free cells up to the target; the most recently freed go where the kernel takes them soonest."""
     q = queue * QUEUE_WORDS
     queues = pool.queues
     attached = queues[q + SUBMITTED] - queues[q + TAKEN]
@@ -76,6 +80,9 @@ def submit(pool, rings, queue):
     count = min(wanted, top, queues[q + FILL_MASK] + 1 - unread)
     if count <= 0:
         return 0
+    if queues[q + IN_ORDER] and queues[q + DISPUTED] == queues[q + DISPUTED_END]:
+        count -= freshen(pool, rings, queue, count)
+        top = queues[q + FREE_CELLS]
     base, mask, place = queues[q + FILL_DESCRIPTORS], queues[q + FILL_MASK], queues[q + SUBMITTED]
     for i in range(count):
         rings.words[base + ((place + i) & mask)] = pool.free_cells[queue, top - 1 - i]
@@ -88,31 +95,54 @@ def submit(pool, rings, queue):
 
 
 @inline
-def adapt(pool, q, left, now):
-    """Keep as many cells attached as scheduling gaps need, and no more: few cells stay in cache and TLB.
+def freshen(pool, rings, queue, count):
+    """Exchange cells on top of the free stack, still in cache, for attached ones that have long not been used.
 
-    A look that finds under a quarter of the target left was nearly too late: the target goes to its upper
-    bound at once and stays there for HOLD, twice as long each time.  Otherwise it shrinks by an eighth in
-    every window that never saw less than three quarters left.  A queue that would not use half of the upper
-    bound in a window has nothing to gain from few cells, and gets the upper bound.
+    The fill ring is first in, first out: with many cells attached every packet would meet a cell that fell out
+    of cache and TLB.  So the entries REACH ahead of the kernel get the hot cells, and the cold ones end on top
+    of the stack, to be attached behind all others.  They are a reserve that moves on and is only used while the
+    capture thread is late.
+
+    The n-th packet takes the n-th entry.  An entry is exchanged for certain when the kernel was not near it
+    after the exchange; otherwise the whole batch is disputed: the old cells wait at the far end of the stack's
+    memory until ``settle`` sees which cells came back with packets.  Returns how many cells are disputed.
     """
-    queues = pool.queues
-    target = queues[q + TARGET]
-    if left < queues[q + LEAST_LEFT]:
-        queues[q + LEAST_LEFT] = left
-        if left * 4 < target and target < queues[q + TARGET_MOST]:
-            target = queues[q + TARGET_MOST]
-            queues[q + TARGET] = queues[q + LEAST_LEFT] = target
-            queues[q + HOLD] = min(max(2 * queues[q + HOLD], HOLD_NS), HOLD_MOST_NS)
-            queues[q + WINDOW_END] = now + queues[q + HOLD]
-    if now >= queues[q + WINDOW_END]:
-        if queues[q + TAKEN] - queues[q + WINDOW_TAKEN] < queues[q + TARGET_MOST] // 2:
-            queues[q + TARGET] = queues[q + TARGET_MOST]
-        elif queues[q + LEAST_LEFT] * 4 > target * 3:
-            queues[q + TARGET] = max(target - target // 8, queues[q + TARGET_LEAST])
-        queues[q + LEAST_LEFT] = queues[q + TARGET]
-        queues[q + WINDOW_END] = now + WINDOW_NS
-        queues[q + WINDOW_TAKEN] = queues[q + TAKEN]
+    q = queue * QUEUE_WORDS
+    queues, cells = pool.queues, pool.free_cells
+    base, mask, top = queues[q + FILL_DESCRIPTORS], queues[q + FILL_MASK], queues[q + FREE_CELLS]
+    first = max(queues[q + TAKEN] + peek(pool, rings, q) + REACH, queues[q + FRESH])
+    count = min(count, queues[q + SUBMITTED] - first)
+    if count <= 0:
+        return 0
+    for i in range(count):
+        at = base + ((first + i) & mask)
+        cold = rings.words[at]
+        store(rings.words, at, cells[queue, top - 1 - i])
+        cells[queue, top - 1 - i] = cold
+    queues[q + FRESH] = first + count
+    fence()
+    if queues[q + TAKEN] + peek(pool, rings, q) + UNPUBLISHED <= first:
+        return 0
+    for i in range(count):
+        cells[queue, cells.shape[1] - count + i] = cells[queue, top - 1 - i]
+    queues[q + FREE_CELLS] = top - count
+    queues[q + DISPUTED], queues[q + DISPUTED_END] = first, first + count
+    return count
+
+
+@inline
+def settle(pool, rings, queue, published):
+    """Free the cells of disputed entries that the kernel did not take; ``published``: packets received so far."""
+    q = queue * QUEUE_WORDS
+    queues, cells = pool.queues, pool.free_cells
+    while queues[q + DISPUTED] < min(queues[q + DISPUTED_END], published):
+        entry = queues[q + DISPUTED]
+        hot = rings.words[queues[q + FILL_DESCRIPTORS] + (entry & queues[q + FILL_MASK])]
+        cold = cells[queue, cells.shape[1] - queues[q + DISPUTED_END] + entry]
+        taken = rings.words[queues[q + RX_DESCRIPTORS] + (entry & queues[q + RX_MASK]) * 2]
+        cells[queue, queues[q + FREE_CELLS]] = cold if (taken ^ hot) & queues[q + CELL_MASK] == 0 else hot
+        queues[q + FREE_CELLS] += 1
+        queues[q + DISPUTED] = entry + 1
 
 
 @inline

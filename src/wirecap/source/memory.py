@@ -34,7 +34,7 @@ class MemorySource:
         self.cell = cell
         self.interfaces = [Interface(name=name, snaplen=cell - r.HEADROOM_BYTES)]
         self.queues = [SourceQueue(name, queue) for queue in range(queues)]
-        self._bounds, self._rx_entries, self._fill_entries = ring_sizes(cells_per_queue, ring)
+        self._attached, self._rx_entries, self._fill_entries = ring_sizes(cells_per_queue, ring)
         self.arena = memory.cells(queues * cells_per_queue * cell)
         self._stride = 3 * _HEADER_BYTES + self._rx_entries * 16 + self._fill_entries * 8
         octets = np.zeros(queues * self._stride, np.uint8)
@@ -53,7 +53,7 @@ class MemorySource:
             at = fill.descriptors + self._fill_entries * 8
             rx = Ring(at, at + 64, at + 128, at + _HEADER_BYTES, self._rx_entries)
             first = queue * cells_per_queue * self.cell
-            equip_queue(pool, self.rings, queue, fill, rx, -1, self._bounds, first, self.cell)
+            equip_queue(pool, self.rings, queue, fill, rx, -1, self._attached, first, self.cell, True)
             words = pool.queues[queue * k.QUEUE_WORDS : (queue + 1) * k.QUEUE_WORDS]
             words[r.MEMORY_STATISTICS] = (rx.descriptors + self._rx_entries * 16) // 8
 

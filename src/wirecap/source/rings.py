@@ -11,33 +11,29 @@ from wirecap.kernels.capture import BUSY, COALESCE_NS, TIMEOUT_NS, WAIT_FD, capt
 from wirecap.linux.xsk import Ring
 from wirecap.source.base import CaptureSettings
 
-ATTACHED_MOST, ATTACHED_LEAST = 16384, 2048
-"""Cells kept attached: what a queue can take while its capture thread is not scheduled; adapts in between.
-
-Fewer are faster: the kernel sees the UMEM in 4 KiB pages, and 2,048 cells, two a page, fit a TLB and an L2 cache.
-"""
+ATTACHED = 16384
+"""Cells kept attached: what a queue can take while its capture thread is not scheduled."""
 
 
-def ring_sizes(cells_per_queue: int, ring: int | None) -> tuple[tuple[int, int], int, int]:
-    """(bounds, RX entries, fill entries): the fewest and most cells kept attached, and rings that hold them.
+def ring_sizes(cells_per_queue: int, ring: int | None) -> tuple[int, int, int]:
+    """(cells kept attached, RX entries, fill entries).
 
     The RX ring holds every attached cell, so that it never overflows; the fill ring twice as many, because
     the kernel publishes late what it has consumed.
     """
-    target = min(cells_per_queue, ring or ATTACHED_MOST)
-    entries = 1 << max(6, (target - 1).bit_length())
-    least = target if ring else min(target, ATTACHED_LEAST)
-    return (least, target), entries, 2 * entries
+    attached = min(cells_per_queue, ring or ATTACHED)
+    entries = 1 << max(6, (attached - 1).bit_length())
+    return attached, entries, 2 * entries
 
 
 def equip_queue(
-    pool: k.Pool, rings: r.Rings, queue: int, fill: Ring, rx: Ring, socket: int, bounds: tuple[int, int], first: int,
-    cell: int,
+    pool: k.Pool, rings: r.Rings, queue: int, fill: Ring, rx: Ring, socket: int, attached: int, first: int, cell: int,
+    in_order: bool,
 ) -> None:  # fmt: skip
     """Put a queue's free cells on its stack and the places of its rings into its words; attach the first cells.
 
     They are attached here, and not by the capture thread, because packets may come before it runs.
-    first: the byte in the arena where the queue's cells begin.
+    first: the byte in the arena where the queue's cells begin; in_order: cells are used in the fill ring's order.
     """
     count = pool.free_cells.shape[1]
     pool.free_cells[queue] = first + np.arange(count, dtype=np.int64)[::-1] * cell
@@ -48,8 +44,7 @@ def equip_queue(
     words[r.RX_PRODUCER], words[r.RX_CONSUMER] = rx.producer // 4, rx.consumer // 4
     words[r.RX_DESCRIPTORS], words[r.RX_MASK] = rx.descriptors // 8, rx.entries - 1
     words[r.SOCKET] = socket
-    words[r.TARGET_LEAST], words[r.TARGET_MOST] = bounds
-    words[r.TARGET] = words[r.LEAST_LEFT] = attached = bounds[1]
+    words[r.TARGET], words[r.CELL_MASK], words[r.IN_ORDER] = attached, -cell, in_order
     descriptors = fill.descriptors // 8
     rings.words[descriptors : descriptors + attached] = pool.free_cells[queue, count - attached :][::-1]
     words[k.FREE_CELLS] = count - attached

@@ -16,7 +16,7 @@ from wirecap.filters.ebpf import translate
 from wirecap.filters.program import Program
 from wirecap.kernels import pool as k
 from wirecap.kernels.capture import capture_loop
-from wirecap.kernels.rings import HEADROOM_BYTES, STAMP_BYTES, Rings
+from wirecap.kernels.rings import HEADROOM_BYTES, IN_ORDER, STAMP_BYTES, Rings
 from wirecap.linux import bpf, clock, memory, xdp_program, xsk
 from wirecap.linux.asm import Insn
 from wirecap.linux.promiscuous import Promiscuous
@@ -61,7 +61,7 @@ class XdpSource:
         self._nics = nics
         self.interfaces = [Interface(name=nic.name, snaplen=cell - HEADROOM_BYTES) for nic in nics]
         self.queues = [SourceQueue(n.name, queue, i) for i, n in enumerate(nics) for queue in n.queues]
-        self._bounds, rx_entries, fill_entries = ring_sizes(cells_per_queue, ring)
+        self._attached, rx_entries, fill_entries = ring_sizes(cells_per_queue, ring)
         self.arena = memory.cells(len(self.queues) * cells_per_queue * cell)
         per_queue = sum(memory.page_round(1024 + n) for n in (rx_entries * 16, fill_entries * 8, 1024))
         self._region = memory.Region(len(self.queues) * (per_queue + 3 * 4096))
@@ -91,11 +91,12 @@ class XdpSource:
         self._rings.append((fill, socket.ring(xsk.RX_RING, rx_entries)))
 
     def equip(self, pool: k.Pool, cells_per_queue: int) -> None:
-        self._control = pool.control
+        self._control, self._words = pool.control, pool.queues
         self._set_clock()
         for queue, (fill, rx) in enumerate(self._rings):
             first = queue * cells_per_queue * self.cell
-            equip_queue(pool, self.rings, queue, fill, rx, self._sockets[queue].fd, self._bounds, first, self.cell)
+            fd = self._sockets[queue].fd
+            equip_queue(pool, self.rings, queue, fill, rx, fd, self._attached, first, self.cell, False)
 
     def kernels(self) -> list[Any]:
         return [capture_loop]
@@ -115,6 +116,8 @@ class XdpSource:
                 self._bind(nic, queue, number)
                 hook.sockets.update(queue, self._sockets[number].fd.to_bytes(4, "little"))
         self.zero_copy = self._sockets[0].zero_copy()
+        # The kernel copies packet n into the cell of entry n; a driver that fills cells itself takes them ahead.
+        self._words[IN_ORDER :: k.QUEUE_WORDS] = not self.zero_copy
         self.modes = [h.attach(n.name, n.index, self._mode) for n, h in zip(self._nics, self._hooks, strict=True)]
 
     def _bind(self, nic: Nic, queue: int, number: int) -> None:

@@ -40,6 +40,7 @@ def _xdp_source(config: CaptureConfig) -> Source:
     pool.check_memory(sum(len(nic.queues) for nic in nics), probes.available_memory_bytes())
     return XdpSource(
         nics, pool.M * pool.R, pool.cell, config.ring, config.xdp_mode, promiscuous=config.promiscuous,
+        use_clock="none" if config.time_stamps == "host_lowprec" else None,
         filter=compile_filter(config.filter) if config.filter and config.kernel_filter else None,
         unwanted=config.kernel_filter or "drop",
     )  # fmt: skip

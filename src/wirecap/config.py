@@ -12,6 +12,7 @@ from wirecap.units import format_size
 
 ENGINES = ("auto", "xdp", "packet", "direct")
 MODES = ("basic", "advanced")
+TIME_STAMPS = ("host", "host_lowprec")
 XDP_MODES = ("auto", "native", "generic")
 FORMATS = ("pcapng", "pcap")
 CELLS = (2048, 4096)
@@ -165,6 +166,8 @@ class CaptureConfig:
     count: int | None = None
     snaplen: int = MAX_SNAPLEN
     promiscuous: bool = True
+    time_stamps: str = "host"
+    """'host': the kernel's, for each packet; 'host_lowprec': the capture thread's, one for all it finds at once."""
     netns: str | None = None
     take_over: bool = False
     ring: int | None = None

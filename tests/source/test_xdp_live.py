@@ -76,6 +76,12 @@ def test_stamps_without_room_for_them(testbed, tmp_path, monkeypatch):
     check_stamps(testbed(queues=2), tmp_path / "out.pcapng", "tai", unstamped=True)
 
 
+def test_stamps_by_the_capture_thread(testbed, tmp_path):
+    """With no clock in the XDP program all packets that are found together get the capture thread's time."""
+    check_stamps(testbed(queues=2), tmp_path / "out.pcapng", "none", unstamped=True)
+    assert len({packet.stamp for packet in read_pcapng(tmp_path / "out.pcapng")}) < 500
+
+
 def check_stamps(bed, path, clock, unstamped=False):
     """Each packet's stamp lies within 5 ms of the time in which it was sent and taken."""
     inside = bed.nics[0].inside

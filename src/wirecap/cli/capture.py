@@ -84,6 +84,8 @@ PRINTS = "it formats printed packets, and wirecap prints none"
     type=Parsed("in", _direction),
     help="Incoming packets, the only ones that AF_XDP sees.",
 )
+@source("-j", "--time-stamp-type", "time_stamps", type=click.Choice(config.TIME_STAMPS), default="host",
+        show_default=True, help="host: the kernel's; host_lowprec: cheaper, one for many packets.")  # fmt: skip
 @source("--netns", metavar="NAME", help="Network namespace of the interfaces.")
 @source("--take-over", is_flag=True, help="Take an interface that the host uses: the host loses its packets.")
 @target("-w", "write_path", metavar="FILE", help="Write packets; - is stdout, .pcap makes pcap, .zst compresses.")
@@ -110,7 +112,7 @@ PRINTS = "it formats printed packets, and wirecap prints none"
         help="A buddy group; repeatable. One of all queues if not given.")  # fmt: skip
 @engine("-B", "--buffer-size", type=Parsed("SIZE", _buffer), help="Buffer of a queue, in place of -R: 64MiB.")
 @engine("--cell", type=SIZE, default=2048, show_default=True, help="Bytes for a packet: 2048 or 4096.")
-@engine("--ring", "ring_cells", type=COUNT, help="Bound of the attached cells of a queue; it adapts if not given.")
+@engine("--ring", "ring_cells", type=COUNT, help="Bound of the attached cells of a queue; 16384 if not given.")
 @engine("--xdp-mode", type=click.Choice(config.XDP_MODES), default="auto", show_default=True, help="Where XDP runs.")
 @engine("--decisions", "decisions_file", metavar="FILE", help="Keep the last offload decisions, for a replay.")
 @engine("--kernel-filter", type=click.Choice(["drop", "host"]),
@@ -124,6 +126,7 @@ PRINTS = "it formats printed packets, and wirecap prints none"
 @output("--summary-json", metavar="FILE", help="Write the summary as JSON; - is the standard output.")
 @output("-n", "no_names", count=True, help="Nothing: addresses are never resolved.")
 @instead("-D", "--list-interfaces", is_flag=True, help="List the interfaces and their queues.")
+@instead("-J", "--list-time-stamp-types", is_flag=True, help="List what -j takes.")
 @instead("-d", "dump", count=True, help="Print the filter's classic BPF; -ddd as numbers.")
 @instead("-O", "unoptimised", is_flag=True, help="With -d: do not optimise.")
 @refused("-A", "-e", "-l", "-N", "-S", "-t", "-u", "-x", "-X", "-H", message=PRINTS, hint="tcpdump -r prints the file")
@@ -133,9 +136,11 @@ PRINTS = "it formats printed packets, and wirecap prints none"
 @refused(
     "-Z=", message="wirecap does not change user", hint="run it as that user with CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF"
 )
-@refused("-j=", "-J", message="time stamps are the kernel's, in ns", hint="leave it out")
 @click.argument("words", nargs=-1, metavar="[FILTER]...")
 def command(**given: Any) -> None:
+    if given["list_time_stamp_types"]:
+        click.echo("\n".join(config.TIME_STAMPS))
+        return
     if given["list_interfaces"]:
         listing.interfaces(given["netns"])
         return
@@ -214,6 +219,7 @@ def _capture_config(given: dict[str, Any], expression: str) -> CaptureConfig:
         count=_sooner(given["count"], given["stop"].pop("packets", None)),
         snaplen=given["snaplen"] or config.MAX_SNAPLEN,
         promiscuous=not given["not_promiscuous"],
+        time_stamps=given["time_stamps"],
         netns=given["netns"],
         take_over=given["take_over"],
         ring=given["ring_cells"],

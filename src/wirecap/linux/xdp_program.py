@@ -30,34 +30,19 @@ def program(
 
     counters: fd of a per-CPU array, an entry of COUNTER_BYTES per queue; sockets: fd of the XSKMAP;
     unstamped: fd of a mapped array whose one word is set when the driver leaves no room for a stamp;
-    clock: 'tai' or 'monotonic'; every_queue: no queue is left to the host;
+    clock: 'tai' or 'monotonic', or 'none' for no stamps; every_queue: no queue is left to the host;
     filter: code that uses the FILTER_ registers and ends at FILTER_ACCEPT or FILTER_REJECT; unwanted: what
     happens to the packets that it does not want, XDP_DROP or XDP_PASS (to the host).
     """
-    helper = {"tai": "ktime_get_tai_ns", "monotonic": "ktime_get_ns"}[clock]
-
-    def call(name: str) -> Insn:
-        return ("call", 0, 0, 0, bpf.HELPERS[name])
-
     code: list[Insn] = [
         ("mov_reg", 6, 1, 0, 0),
         ("ldxw", 7, 6, _RX_QUEUE, 0),
         ("stxw", 10, 7, -4, 0),
     ]
     if not every_queue:  # a queue that nobody captures stays the host's
-        code += [
-            ("ld_map_fd", 1, 0, 0, sockets),
-            ("mov_reg", 2, 10, 0, 0),
-            ("add_imm", 2, 0, 0, -4),
-            call("map_lookup_elem"),
-            ("jeq_imm", 0, 0, "pass", 0),
-        ]
+        code += _look_up(sockets)
     code += [
-        ("ld_map_fd", 1, 0, 0, counters),
-        ("mov_reg", 2, 10, 0, 0),
-        ("add_imm", 2, 0, 0, -4),
-        call("map_lookup_elem"),
-        ("jeq_imm", 0, 0, "pass", 0),
+        *_look_up(counters),
         ("mov_reg", 8, 0, 0, 0),
         ("ldxw", 3, 6, _DATA_END, 0),
         ("ldxw", 2, 6, _DATA, 0),
@@ -67,27 +52,13 @@ def program(
         *_add(8, 8, 1),
         *(filter or []),
         ("label", FILTER_ACCEPT),
-        ("mov_reg", 1, 6, 0, 0),
-        ("mov_imm", 2, 0, 0, -STAMP_BYTES),
-        call("xdp_adjust_meta"),
-        ("jne_imm", 0, 0, "no_room", 0),
-        call(helper),
-        ("ldxw", 1, 6, _DATA_META, 0),
-        ("ldxw", 2, 6, _DATA, 0),
-        ("mov_reg", 3, 1, 0, 0),
-        ("add_imm", 3, 0, 0, STAMP_BYTES),
-        ("jgt_reg", 3, 2, "no_room", 0),
-        ("stxdw", 1, 0, 0, 0),
+        *([] if clock == "none" else _stamp(clock, unstamped)),
         ("label", "redirect"),
         ("ld_map_fd", 1, 0, 0, sockets),
         ("mov_reg", 2, 7, 0, 0),
         ("mov_imm", 3, 0, 0, bpf.XDP_PASS),
-        call("redirect_map"),
+        _call("redirect_map"),
         ("exit", 0, 0, 0, 0),
-        ("label", "no_room"),
-        ("ld_map_value", 1, 0, 0, unstamped),
-        ("stdw", 1, 0, 0, 1),
-        ("ja", 0, 0, "redirect", 0),
         ("label", "pass"),
         ("mov_imm", 0, 0, 0, bpf.XDP_PASS),
         ("exit", 0, 0, 0, 0),
@@ -100,6 +71,42 @@ def program(
             ("exit", 0, 0, 0, 0),
         ]
     return code
+
+
+def _look_up(map: int) -> list[Insn]:
+    """The address of the queue's entry into register 0; to 'pass' where there is none."""
+    return [
+        ("ld_map_fd", 1, 0, 0, map),
+        ("mov_reg", 2, 10, 0, 0),
+        ("add_imm", 2, 0, 0, -4),
+        _call("map_lookup_elem"),
+        ("jeq_imm", 0, 0, "pass", 0),
+    ]
+
+
+def _stamp(clock: str, unstamped: int) -> list[Insn]:
+    """Put the time right before the packet; ends at 'redirect', with or without room for it."""
+    return [
+        ("mov_reg", 1, 6, 0, 0),
+        ("mov_imm", 2, 0, 0, -STAMP_BYTES),
+        _call("xdp_adjust_meta"),
+        ("jne_imm", 0, 0, "no_room", 0),
+        _call({"tai": "ktime_get_tai_ns", "monotonic": "ktime_get_ns"}[clock]),
+        ("ldxw", 1, 6, _DATA_META, 0),
+        ("ldxw", 2, 6, _DATA, 0),
+        ("mov_reg", 3, 1, 0, 0),
+        ("add_imm", 3, 0, 0, STAMP_BYTES),
+        ("jgt_reg", 3, 2, "no_room", 0),
+        ("stxdw", 1, 0, 0, 0),
+        ("ja", 0, 0, "redirect", 0),
+        ("label", "no_room"),
+        ("ld_map_value", 1, 0, 0, unstamped),
+        ("stdw", 1, 0, 0, 1),
+    ]
+
+
+def _call(helper: str) -> Insn:
+    return ("call", 0, 0, 0, bpf.HELPERS[helper])
 
 
 def _add(pointer: int, offset: int, register: int | None) -> list[Insn]:

@@ -43,7 +43,8 @@ class XdpSource:
     """Receive queues of one or more NICs through AF_XDP.
 
     Make it in the network namespace of the NICs.  xdp_mode: auto | native | generic; ring: cells kept
-    attached per queue, None for the default; use_clock: 'tai' or 'monotonic', None for the best there is;
+    attached per queue, None for the default; use_clock: of the kernel's stamps, 'tai' or 'monotonic', None for the
+    best there is, 'none' for stamps by the capture thread, one for all packets of a turn;
     filter: runs inside the kernel, unwanted packets are dropped there ('drop') or go to the 'host'.
     """
 
@@ -77,8 +78,10 @@ class XdpSource:
         self.modes: list[str] = []
         self.zero_copy = False
         octets = self._region.octets
+        unstamped = counter_array(self._unstamped)
+        unstamped[0] = self._clock == "none"
         self.rings = Rings(
-            octets.view(np.int64), octets.view(np.uint32), self.arena.view(np.int64), counter_array(self._unstamped)
+            octets.view(np.int64), octets.view(np.uint32), self.arena.view(np.int64), unstamped
         )
 
     def _open_socket(self, rx_entries: int, fill_entries: int) -> None:
@@ -147,7 +150,8 @@ class XdpSource:
 
     def _set_clock(self) -> None:
         """The offset to UTC, measured again and again: the monotonic clock is not slewed as UTC is."""
-        self._control[k.CLOCK_OFFSET] = clock.offset_ns(self._clock)
+        if self._clock != "none":
+            self._control[k.CLOCK_OFFSET] = clock.offset_ns(self._clock)
 
     def check(self) -> None:
         self._set_clock()

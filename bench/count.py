@@ -11,20 +11,26 @@ from typing import Any
 import common
 
 
+UNSTAMPED = "wirecap -j host_lowprec"
+"""DPDK gives packets no times: this is the like-for-like comparison with it."""
+
+
 def body(args: argparse.Namespace) -> dict[str, Any]:
-    tools = ["wirecap", *common.present(args.peers)]
+    tools = ["wirecap", UNSTAMPED, *common.present(args.peers)]
     runs = []
     for number in range(args.rounds):
         for tool in common.turned(tools, number):
-            runs.append(
-                common.measure(tool, number, lambda sender: sender.send(args.packets), args, args.options.split())
-            )
+            ours = args.options.split() + (["-j", "host_lowprec"] if tool == UNSTAMPED else [])
+            runs.append(common.measure(tool, number, lambda sender: sender.send(args.packets), args, ours))
             last = runs[-1]
             common.console.print(f"round {number + 1}: {tool}: {last.rate_pps / 1e6:.2f} Mp/s, {last.dropped} dropped")
     runs.sort(key=lambda run: tools.index(run.tool))
     title = f"count: {args.packets:,} frames of {args.size} bytes at full speed, {args.rounds} rounds"
     against = common.show(title, runs)
-    return {"runs": common.as_dicts(runs), "ratios": against, "failed": common.faults(runs)}
+    unstamped = {tool: common.ratios(runs, UNSTAMPED, tool) for tool in tools[2:]}
+    told = ", ".join(f"{tool} {common.spread(found)}" for tool, found in unstamped.items())
+    common.console.print(f"{UNSTAMPED} / it: {told}")
+    return {"runs": common.as_dicts(runs), "ratios": against, "unstamped_ratios": unstamped, "failed": common.faults(runs)}
 
 
 parser = common.options(__doc__.splitlines()[0], 20_000_000, 3, "dpdk,dpdk-nobusy,tcpdump,dumpcap")

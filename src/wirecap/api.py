@@ -54,7 +54,7 @@ class Capture:
 
     def __init__(self, config: CaptureConfig, source: Source | None = None) -> None:
         if config.handlers:
-            raise UsageError("wirecap.open gives chunks, and takes no handlers", "take wirecap.capture(source, handler)")
+            raise UsageError("wirecap.open gives chunks and takes no handlers", "take wirecap.capture(source, handler)")
         self._source = source or assemble.source_of(config)
         self._stopped = False
         self._final: dict[str, Any] | None = None

@@ -13,7 +13,6 @@ from wirecap.config import CaptureConfig, WriteConfig
 from wirecap.engine import accounting, decisions
 from wirecap.engine.engine import Engine
 from wirecap.errors import WirecapError
-from wirecap.forward_config import ForwardConfig
 from wirecap.handlers.pipeline import Pipeline
 from wirecap.linux import netns
 from wirecap.observe.progress import Progress
@@ -47,21 +46,19 @@ class Interrupts:
         self._wake.set()
 
 
-def run_capture(
-    config: CaptureConfig, write: WriteConfig | None, display: Progress, forward: ForwardConfig | None = None
-) -> dict[str, Any]:
-    """Capture, and with ``forward`` send on, until something ends it; the summary object.
+def run_capture(config: CaptureConfig, write: WriteConfig | None, display: Progress) -> dict[str, Any]:
+    """Capture until something ends it; the summary object.
 
     A run that fails half-way raises, with the summary so far in the error's ``summary``.
     """
-    source = assemble.source_of(config, write, forward)
+    source = assemble.source_of(config, write)
     try:
-        application = assemble.application_of(config, write, source, forward)
+        application = assemble.application_of(config, write, source)
         assemble.prepare(source, application, lambda name: display.say(f"wirecap: compiling {name} (once)"))
         engine = assemble.engine_of(config, source, application)
         with Interrupts(engine.changed) as interrupts:
             netns.call(config.netns, engine.start)
-            display.say(_opening(engine, forward))
+            display.say(_opening(engine))
             try:
                 _watch(engine, application, config, display, interrupts)
             finally:
@@ -73,7 +70,7 @@ def run_capture(
         source.close()
 
 
-def _opening(engine: Engine, forward: ForwardConfig | None) -> str:
+def _opening(engine: Engine) -> str:
     source = engine.source
     names = ", ".join(dict.fromkeys(queue.interface for queue in source.queues))
     if source.engine == "file":
@@ -83,13 +80,8 @@ def _opening(engine: Engine, forward: ForwardConfig | None) -> str:
     queues = "queue" if len(source.queues) == 1 else "queues"
     mode = f"advanced mode (T {engine.T} %)" if engine.advanced else "basic mode"
     pool = f"M {engine.M}, R {engine.R}"
-    doing = f"capturing on {names}"
-    if forward:
-        doing = "forwarding " + ", ".join(
-            f"{one} -> {', '.join(map(str, targets))}" for one, targets in forward.directions
-        )  # fmt: skip
     return (
-        f"wirecap: {doing}: {len(source.queues)} {queues}, engine {source.engine}"
+        f"wirecap: capturing on {names}: {len(source.queues)} {queues}, engine {source.engine}"
         f" ({facts['xdp_mode']}, {copy}), {mode}, {pool}"
     )
 

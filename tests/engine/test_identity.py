@@ -228,7 +228,7 @@ def test_oversize_packets():
     """Packets longer than a cell are named, and cost no cell."""
     with Rig(queues=1, M=8, R=8) as rig:
         for _ in range(20):
-            rig.inject(0, [counted(1), bytes(1784), bytes(1785), bytes(9000), counted(2)])
+            rig.inject(0, [counted(1), bytes(1792), bytes(1793), bytes(9000), counted(2)])
             rig.done(5)
         rig.done(100)
         rig.stop()
@@ -241,7 +241,7 @@ def test_oversize_packets():
     queues=st.integers(1, 4), M=st.integers(1, 9), R=st.integers(2, 6), threads=st.sampled_from([None, 1, 2]),
     advanced=st.booleans(), limit=st.sampled_from([0, 0, 5, 60]), give_up=st.booleans(),
     ring=st.sampled_from([None, 4]), rate=st.sampled_from([None, 20_000]),
-    bursts=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 70), st.sampled_from([60, 1784, 1785])), max_size=12),
+    bursts=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 70), st.sampled_from([60, 1792, 1793])), max_size=12),
 )  # fmt: skip
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_run(queues, M, R, threads, advanced, limit, give_up, ring, rate, bursts):

@@ -11,7 +11,9 @@ import pytest
 import wirecap
 from rig import LiveRig, Wire, check_identity, flow_frames, number_of, read_pcapng, until
 from wirecap.config import WriteConfig
-from wirecap.linux import netlink, netns, xdp_program
+from wirecap.kernels import rings as r
+from wirecap.linux import netlink, netns
+from wirecap.source import xdp as xdp_source
 from wirecap.source.xdp import Nic, XdpSource
 from wirecap.traffic import frames
 from wirecap.traffic.liveframes import LiveFrames
@@ -70,10 +72,21 @@ def test_stamps_are_utc(testbed, tmp_path, clock):
     check_stamps(testbed(queues=2), tmp_path / "out.pcapng", clock)
 
 
-def test_stamps_without_room_for_them(testbed, tmp_path, monkeypatch):
-    """Where the driver leaves no room for a stamp, the capture thread gives the time."""
-    monkeypatch.setattr(xdp_program, "STAMP_BYTES", 1024)  # more than bpf_xdp_adjust_meta gives
-    check_stamps(testbed(queues=2), tmp_path / "out.pcapng", "tai", unstamped=True)
+def test_stamps_after_the_kernel_refused_what_was_admitted(testbed, tmp_path, monkeypatch):
+    """Once the kernel refuses a packet that the program let through, the capture thread gives the time."""
+    room = xdp_source.HEADROOM_BYTES - 100  # the program believes that 100 bytes more fit a cell
+    monkeypatch.setattr(xdp_source, "HEADROOM_BYTES", room)
+    bed = testbed(queues=1, mtu=3000)
+    with LiveRig(bed, write=write_to(tmp_path / "out.pcapng")) as rig, Wire(bed.nics[0].outside) as wire:
+        wire.send(flow_frames(1, 1850))
+        until(lambda: rig.engine.source.counts(rig.engine.pool, 0).received == 1)
+        rig.engine.source.check()
+        before = time.time_ns()
+        wire.send(flow_frames(100))
+        rig.done(100)
+        after = time.time_ns()
+        rig.stop()
+    assert all(before - 5 * MS <= packet.stamp <= after + 5 * MS for packet in read_pcapng(tmp_path / "out.pcapng"))
 
 
 def test_stamps_by_the_capture_thread(testbed, tmp_path):
@@ -96,7 +109,7 @@ def check_stamps(bed, path, clock, unstamped=False):
             times.append((before, time.time_ns()))
         rig.stop()
         check_identity(rig.engine, received=500)
-        assert bool(source.rings.unstamped[0]) == unstamped
+        assert rig.engine.pool.queues[r.UNSTAMPED] == unstamped
         assert rig.application.writer.late == 0
     found = read_pcapng(path)
     assert sorted(number_of(packet.data) for packet in found) == list(range(500))
@@ -108,7 +121,7 @@ def check_stamps(bed, path, clock, unstamped=False):
 def test_frames_longer_than_a_cell_are_named(testbed):
     """What does not fit a cell is dropped as oversize; 4 KiB cells take it."""
     bed = testbed(queues=1, mtu=3000)
-    fits, too_long = flow_frames(20, 1784), flow_frames(30, 1785)
+    fits, too_long = flow_frames(20, 1792), flow_frames(30, 1793)
     for cell, oversize in ((2048, 30), (4096, 0)):
         with LiveRig(bed, pool=wirecap.config.PoolConfig(64, 10, cell)) as rig, Wire(bed.nics[0].outside) as wire:
             wire.send(fits[:10] + too_long + fits[10:])

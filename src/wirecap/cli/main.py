@@ -22,7 +22,6 @@ from wirecap.errors import UsageError, WirecapError
 SECTIONS: dict[str, dict[str, str]] = {
     "Capture": {
         "capture": "Capture from interfaces or a file, into a file or a handler.",
-        "forward": "Receive on one interface, send on another: a middlebox, or a tap for several tools.",
     },
     "Try it": {
         "demo": "The first-minute tour: a burst, a slow handler, nothing lost.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from numba import types
 
-from wirecap.kernels.atomics import load, prefetch
+from wirecap.kernels.atomics import load
 from wirecap.kernels.jit import inline, kernel, words
 from wirecap.kernels.lanes import EMPTY, depth
 from wirecap.kernels.libc import monotonic_ns, poll_in, realtime_ns, sleep_ns
@@ -26,14 +26,16 @@ from wirecap.kernels.pool import (
     open_slot,
     reclaim,
     spare_slots,
-    take_cells,
 )
 from wirecap.kernels.rings import (
+    LEDGER,
     RINGS,
     RX_DESCRIPTORS,
     RX_MASK,
     SHORT,
+    STAMPS,
     SUBMITTED,
+    UNSTAMPED,
     count_lost,
     peek,
     release,
@@ -42,7 +44,6 @@ from wirecap.kernels.rings import (
 )
 
 BATCH = 1024  # packets of one queue before its cells are replaced and the next queue has its turn
-AHEAD = 12  # packets: the stamp's cache line was written by another core; ask for it this much earlier
 IDLE_MS = 100
 SHORT_IDLE_MS = 1
 
@@ -54,13 +55,12 @@ TIMEOUT_NS, COALESCE_NS, WAIT_FD, BUSY = range(4)
 def take(pool, rings, queue, count, clock, depths):
     """Move ``count`` packets from the RX ring into slots; full ones are handed over.  How many were moved.
 
-    clock: 0 to read the XDP program's stamps, else the time to give all of them (a driver without
-    metadata room leaves no stamps).
+    clock: 0 to take the XDP program's stamps, else the time to give all of them.
     """
     q = queue * QUEUE_WORDS
     queues, size = pool.queues, pool.address.shape[1]
     base, mask, place = queues[q + RX_DESCRIPTORS], queues[q + RX_MASK], queues[q + TAKEN]
-    offset = load(pool.control, CLOCK_OFFSET)
+    stamps, offset = queues[q + LEDGER] + STAMPS, load(pool.control, CLOCK_OFFSET)
     done = 0
     while done < count:
         slot = queues[q + FILL_SLOT]
@@ -72,13 +72,11 @@ def take(pool, rings, queue, count, clock, depths):
         filled = queues[q + FILL_COUNT]
         part = min(count - done, size - filled)
         for i in range(part):
-            at = base + ((place + done + i) & mask) * 2
-            ahead = rings.words[base + ((place + done + i + AHEAD) & mask) * 2]
-            prefetch(rings.cells, (ahead >> 3) - 1)
-            address = rings.words[at]
-            pool.address[slot, filled + i] = address
+            entry = (place + done + i) & mask
+            at = base + entry * 2
+            pool.address[slot, filled + i] = rings.words[at]
             pool.captured[slot, filled + i] = rings.words[at + 1] & 0xFFFFFFFF
-            pool.stamp[slot, filled + i] = clock if clock else rings.cells[(address >> 3) - 1] + offset
+            pool.stamp[slot, filled + i] = clock if clock else rings.ledger[stamps + entry] + offset
         done += part
         queues[q + FILL_COUNT] = filled + part
         if filled + part == size:
@@ -103,19 +101,17 @@ def turn(pool, rings, queue, now, timeout_ns, depths, scratch):
     queues = pool.queues
     exhausted = queues[q + FREE_CELLS] == 0
     returned = reclaim(pool, queue, True)
-    if pool.returned.size:
-        returned += take_cells(pool, queue)
     available = peek(pool, rings, q)
     left = queues[q + SUBMITTED] - queues[q + TAKEN] - available
     if left == 0 or queues[q + SHORT]:
-        count_lost(pool, rings, q, exhausted, scratch)
+        count_lost(pool, rings, q, exhausted)
     taken = 0
     settle(pool, rings, queue, queues[q + TAKEN] + available)
     if available:
         if queues[q + FILL_COUNT] == 0:
             queues[q + FILL_SINCE] = now
         first = queues[q + TAKEN]
-        clock = realtime_ns(scratch) if load(rings.unstamped, 0) else 0
+        clock = realtime_ns(scratch) if load(queues, q + UNSTAMPED) else 0
         taken = take(pool, rings, queue, min(available, BATCH), clock, depths)
         if queues[q + TAKEN] != first:
             release(pool, rings, q)
@@ -138,7 +134,7 @@ def capture_loop(pool, rings, mine, settings, depths, scratch):
     while True:
         phase = load(pool.control, PHASE)
         if phase == ABORT:
-            book_lost(pool, rings, mine, scratch)
+            book_lost(pool, rings, mine)
             return
         now = monotonic_ns(scratch)
         happened = 0
@@ -151,7 +147,7 @@ def capture_loop(pool, rings, mine, settings, depths, scratch):
             for i in range(mine.size):
                 if pool.queues[mine[i] * QUEUE_WORDS + FILL_COUNT]:
                     flush(pool, mine[i], depths)
-            book_lost(pool, rings, mine, scratch)
+            book_lost(pool, rings, mine)
             return
         if settings[BUSY] or happened >= BATCH:  # more may be waiting
             continue
@@ -172,8 +168,8 @@ def drained(pool, rings, mine):
 
 
 @inline
-def book_lost(pool, rings, mine, scratch):
+def book_lost(pool, rings, mine):
     """The last look at what was lost, before the thread ends."""
     for i in range(mine.size):
         q = mine[i] * QUEUE_WORDS
-        count_lost(pool, rings, q, pool.queues[q + FREE_CELLS] == 0, scratch)
+        count_lost(pool, rings, q, pool.queues[q + FREE_CELLS] == 0)

@@ -47,11 +47,6 @@ if PURE:
     def kick(fd):
         _libc.recvfrom(int(fd), None, 0, 0x40, None, None)
 
-    def getsockopt_words(fd, level, option, count, scratch, index):
-        size = ctypes.c_uint32(count * 8)
-        _libc.getsockopt(int(fd), level, option, ctypes.c_void_p(scratch.ctypes.data), ctypes.byref(size))
-        return scratch[index]
-
 else:
     _syscall = types.ExternalFunction("syscall", types.int64(*[types.int64] * 7))
     _poll = types.ExternalFunction("poll", types.int32(types.intp, types.uint64, types.int32))
@@ -60,17 +55,6 @@ else:
     _recvfrom = types.ExternalFunction(
         "recvfrom", types.int64(types.int32, types.intp, types.uint64, types.int32, types.intp, types.intp)
     )
-
-    _getsockopt = types.ExternalFunction(
-        "getsockopt", types.int32(types.int32, types.int32, types.int32, types.intp, types.intp)
-    )
-
-    @inline
-    def getsockopt_words(fd, level, option, count, scratch, index):
-        """Word ``index`` of an option of ``count`` (at most 8) 64-bit words; uses all of scratch."""
-        scratch[8] = count * 8
-        _getsockopt(fd, level, option, scratch.ctypes.data, scratch.ctypes.data + 64)
-        return scratch[index]
 
     @inline
     def monotonic_ns(scratch):

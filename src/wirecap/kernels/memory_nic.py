@@ -8,23 +8,25 @@ from wirecap.kernels.atomics import load, store
 from wirecap.kernels.jit import i64, kernel, octets, words
 from wirecap.kernels.pool import QUEUE_WORDS
 from wirecap.kernels.rings import (
+    ADMITTED,
     FILL_CONSUMER,
     FILL_DESCRIPTORS,
     FILL_MASK,
     FILL_PRODUCER,
-    FILL_RING_EMPTY,
     HEADROOM_BYTES,
+    LEDGER,
+    LOST,
     MEMORY_STATISTICS,
     RINGS,
     RX_CONSUMER,
     RX_DESCRIPTORS,
     RX_MASK,
     RX_PRODUCER,
+    STAMPS,
     wrap,
 )
 
-RX_DROPPED, RX_RING_FULL = 0, 3  # as in struct xdp_statistics
-HOOK_PACKETS, HOOK_OCTETS = 6, 7
+HOOK_PACKETS, HOOK_OCTETS, OVERSIZE, RX_RING_FULL = range(4)  # words of a queue's statistics
 
 
 @kernel(types.void(RINGS, octets, words, i64, i64, octets, words, words, words, i64))
@@ -32,21 +34,20 @@ def inject(rings, arena, queues, queue, cell_size, source, starts, sizes, stamps
     """Let ``count`` packets arrive on a queue.
 
     source: uint8, packet i is source[starts[i] : starts[i] + sizes[i]]; stamps: int64 ns.  What does not
-    fit is dropped and counted exactly as AF_XDP in copy mode does.
+    fit is dropped and counted exactly as the XDP program and AF_XDP in copy mode do.
     """
     q = queue * QUEUE_WORDS
-    statistics = queues[q + MEMORY_STATISTICS]
+    statistics, ledger = queues[q + MEMORY_STATISTICS], queues[q + LEDGER]
     for i in range(count):
         size = sizes[i]
         rings.words[statistics + HOOK_PACKETS] += 1
         rings.words[statistics + HOOK_OCTETS] += size
         if size > cell_size - HEADROOM_BYTES:
-            rings.words[statistics + RX_DROPPED] += 1
+            rings.words[statistics + OVERSIZE] += 1
             continue
         consumer = rings.halves[queues[q + FILL_CONSUMER]]
         if load(rings.halves, queues[q + FILL_PRODUCER]) == consumer:
-            rings.words[statistics + RX_DROPPED] += 1
-            store(rings.words, statistics + FILL_RING_EMPTY, rings.words[statistics + FILL_RING_EMPTY] + 1)
+            store(rings.ledger, ledger + LOST, rings.ledger[ledger + LOST] + 1)
             continue
         producer = i64(rings.halves[queues[q + RX_PRODUCER]])
         if (producer - load(rings.halves, queues[q + RX_CONSUMER])) & 0xFFFFFFFF > queues[q + RX_MASK]:
@@ -57,8 +58,10 @@ def inject(rings, arena, queues, queue, cell_size, source, starts, sizes, stamps
         address = cell + HEADROOM_BYTES
         for j in range(size):
             arena[address + j] = source[starts[i] + j]
-        rings.cells[(address >> 3) - 1] = stamps[i]
-        at = queues[q + RX_DESCRIPTORS] + (producer & queues[q + RX_MASK]) * 2
+        entry = producer & queues[q + RX_MASK]
+        rings.ledger[ledger + STAMPS + entry] = stamps[i]
+        rings.ledger[ledger + ADMITTED] += 1
+        at = queues[q + RX_DESCRIPTORS] + entry * 2
         rings.words[at] = address
         rings.words[at + 1] = size
         store(rings.halves, queues[q + RX_PRODUCER], wrap(producer + 1))

@@ -13,7 +13,7 @@ from numba import types
 
 from wirecap.kernels.atomics import fence, load, store
 from wirecap.kernels.jit import inline, lengths, words
-from wirecap.kernels.libc import getsockopt_words, kick
+from wirecap.kernels.libc import kick
 from wirecap.kernels.pool import FREE_CELLS, QUEUE_WORDS, RING_WORDS, TAKEN
 
 # words of a home queue in Pool.queues: indices of uint32 words, except *_DESCRIPTORS: of int64 words
@@ -28,30 +28,28 @@ from wirecap.kernels.pool import FREE_CELLS, QUEUE_WORDS, RING_WORDS, TAKEN
     FRESH,  # the fill ring's entries before this one were exchanged, or are out of reach
     DISPUTED, DISPUTED_END,  # entries of which it is open whether the kernel saw the exchange
     SHORT,  # 1 while the pool had fewer free cells than the target wanted
-    LOST, LOST_EXHAUSTED, LOST_LATE,  # packets that found no attached cell: seen so far, and why
+    LOST_SEEN, LOST_EXHAUSTED, LOST_LATE,  # packets that found no attached cell: seen so far, and why
+    LEDGER,  # index of the queue's words in Rings.ledger
+    UNSTAMPED,  # 1 where the ledger has no stamps: the capture thread gives the time
     MEMORY_STATISTICS,  # index of the memory NIC's counters among the int64 words
-) = range(RING_WORDS, RING_WORDS + 22)  # fmt: skip
+) = range(RING_WORDS, RING_WORDS + 24)  # fmt: skip
 
 NEED_WAKEUP = 1  # XDP_RING_NEED_WAKEUP
-SOL_XDP, XDP_STATISTICS = 283, 7
-FILL_RING_EMPTY = 4  # index into struct xdp_statistics, in 64-bit words
-STATISTICS_WORDS = 6
-STAMP_BYTES = 8  # the XDP program's stamp lies right before the packet
-HEADROOM_BYTES = 256 + STAMP_BYTES  # XDP_PACKET_HEADROOM and ours: stamp and headers share a cache line
+HEADROOM_BYTES = 256  # XDP_PACKET_HEADROOM
+ADMITTED, LOST, OFFERED, STAMPS = 0, 1, 8, 16  # words of a queue in the ledger, as linux/xdp_program.py has them
 REACH = 1024  # entries of the fill ring ahead of the last known packet that are left as they are
 UNPUBLISHED = 256  # packets that the kernel may have received before it tells: a few NAPI polls of 64
 
 
 class Rings(NamedTuple):
-    """The mapped rings and the UMEM, as words."""
+    """The mapped rings and the ledger, as words."""
 
     words: Any  # int64: descriptors
     halves: Any  # uint32: the same memory; producers, consumers, flags
-    cells: Any  # int64: the UMEM; the stamp of a packet at address a is cells[a // 8 - 1]
-    unstamped: Any  # int64 (1,): not 0 once the XDP program found no room for a stamp
+    ledger: Any  # int64: what the XDP program and the capture thread tell each other; a stamp for each RX entry
 
 
-RINGS = types.NamedTuple((words, lengths, words, words), Rings)
+RINGS = types.NamedTuple((words, lengths, words), Rings)
 
 
 @inline
@@ -89,6 +87,8 @@ def submit(pool, rings, queue):
     queues[q + FREE_CELLS] = top - count
     queues[q + SUBMITTED] = place + count
     store(rings.halves, queues[q + FILL_PRODUCER], wrap(place + count))
+    if queues[q + IN_ORDER]:
+        store(rings.ledger, queues[q + LEDGER] + OFFERED, place + count)
     if queues[q + SOCKET] >= 0 and load(rings.halves, queues[q + FILL_FLAGS]) & NEED_WAKEUP:
         kick(queues[q + SOCKET])
     return count
@@ -146,21 +146,18 @@ def settle(pool, rings, queue, published):
 
 
 @inline
-def count_lost(pool, rings, q, exhausted, scratch):
-    """Packets that found the fill ring empty since the last look, booked by cause.
+def count_lost(pool, rings, q, exhausted):
+    """Packets for which no cell was offered since the last look, booked by cause.
 
     exhausted: the pool had no cell left to attach when it was last looked at; otherwise the capture thread
     came late.
     """
     queues = pool.queues
-    if queues[q + SOCKET] >= 0:
-        lost = getsockopt_words(queues[q + SOCKET], SOL_XDP, XDP_STATISTICS, STATISTICS_WORDS, scratch, FILL_RING_EMPTY)
-    else:
-        lost = load(rings.words, queues[q + MEMORY_STATISTICS] + FILL_RING_EMPTY)
-    if lost > queues[q + LOST]:
+    lost = load(rings.ledger, queues[q + LEDGER] + LOST)
+    if lost > queues[q + LOST_SEEN]:
         cause = LOST_EXHAUSTED if exhausted else LOST_LATE
-        queues[q + cause] += lost - queues[q + LOST]
-        queues[q + LOST] = lost
+        queues[q + cause] += lost - queues[q + LOST_SEEN]
+        queues[q + LOST_SEEN] = lost
 
 
 @inline

@@ -25,6 +25,7 @@ _JUMP = {
     "jlt": 0xA, "jle": 0xB, "jslt": 0xC, "jsle": 0xD,
 }  # fmt: skip
 
+CMPXCHG = 0xF1
 _PSEUDO_MAP_FD, _PSEUDO_MAP_VALUE = 1, 2
 
 
@@ -34,7 +35,7 @@ def _opcodes() -> dict[str, int]:
         table[f"ldx{size}"] = 0x61 | bits  # dst = *(size *)(src + off)
         table[f"st{size}"] = 0x62 | bits  # *(size *)(dst + off) = imm
         table[f"stx{size}"] = 0x63 | bits  # *(size *)(dst + off) = src
-    table["xadddw"] = 0xDB  # atomic add, imm = 0
+    table["xadddw"] = table["cmpxchgdw"] = 0xDB  # atomic; imm = 0 adds, CMPXCHG compares with register 0 and exchanges
     for name, code in _ALU.items():
         table[f"{name}_imm"] = 0x07 | code << 4
         table[f"{name}_reg"] = 0x0F | code << 4

@@ -45,7 +45,7 @@ class FileSource:
         self._ahead: threading.Thread | None = None
         self._stopped = threading.Event()
         empty = np.zeros(1, np.int64)
-        self.rings = Rings(empty, empty.view(np.uint32), empty, empty)
+        self.rings = Rings(empty, empty.view(np.uint32), empty)
 
     @property
     def interfaces(self) -> list[Interface]:

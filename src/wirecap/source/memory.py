@@ -12,7 +12,7 @@ from wirecap.files.interface import Interface
 from wirecap.kernels import pool as k
 from wirecap.kernels import rings as r
 from wirecap.kernels.capture import capture_loop
-from wirecap.kernels.memory_nic import HOOK_OCTETS, HOOK_PACKETS, RX_DROPPED, RX_RING_FULL, inject
+from wirecap.kernels.memory_nic import HOOK_OCTETS, HOOK_PACKETS, OVERSIZE, RX_RING_FULL, inject
 from wirecap.linux import memory
 from wirecap.linux.xsk import Ring
 from wirecap.source.base import CaptureSettings, HookCounts, SourceQueue
@@ -38,9 +38,8 @@ class MemorySource:
         self.arena = memory.cells(queues * cells_per_queue * cell)
         self._stride = 3 * _HEADER_BYTES + self._rx_entries * 16 + self._fill_entries * 8
         octets = np.zeros(queues * self._stride, np.uint8)
-        self.rings = r.Rings(
-            octets.view(np.int64), octets.view(np.uint32), self.arena.view(np.int64), np.zeros(1, np.int64)
-        )
+        ledger = np.zeros(queues * (r.STAMPS + self._rx_entries), np.int64)
+        self.rings = r.Rings(octets.view(np.int64), octets.view(np.uint32), ledger)
         self._pool: k.Pool | None = None
         self._open = False
         self._injecting = [threading.Lock() for _ in self.queues]
@@ -53,7 +52,8 @@ class MemorySource:
             at = fill.descriptors + self._fill_entries * 8
             rx = Ring(at, at + 64, at + 128, at + _HEADER_BYTES, self._rx_entries)
             first = queue * cells_per_queue * self.cell
-            equip_queue(pool, self.rings, queue, fill, rx, -1, self._attached, first, self.cell, True)
+            ledger = queue * (r.STAMPS + self._rx_entries)
+            equip_queue(pool, self.rings, queue, fill, rx, -1, ledger, self._attached, first, self.cell)
             words = pool.queues[queue * k.QUEUE_WORDS : (queue + 1) * k.QUEUE_WORDS]
             words[r.MEMORY_STATISTICS] = (rx.descriptors + self._rx_entries * 16) // 8
 
@@ -93,13 +93,12 @@ class MemorySource:
     def counts(self, pool: k.Pool, queue: int) -> HookCounts:
         at = int(pool.queues[queue * k.QUEUE_WORDS + r.MEMORY_STATISTICS])
         statistics = self.rings.words[at : at + 8].tolist()
-        empty = statistics[r.FILL_RING_EMPTY]
-        in_ring, exhausted, late = ring_counts(pool, self.rings, queue, empty)
+        in_ring, exhausted, late = ring_counts(pool, self.rings, queue)
         drops = {
             "pool_exhausted": exhausted,
             "capture_late": late,
             "rx_ring_full": statistics[RX_RING_FULL],
-            "oversize": statistics[RX_DROPPED] - empty,
+            "oversize": statistics[OVERSIZE],
         }
         return HookCounts(statistics[HOOK_PACKETS], statistics[HOOK_OCTETS], in_ring, drops)
 

@@ -27,13 +27,13 @@ def ring_sizes(cells_per_queue: int, ring: int | None) -> tuple[int, int, int]:
 
 
 def equip_queue(
-    pool: k.Pool, rings: r.Rings, queue: int, fill: Ring, rx: Ring, socket: int, attached: int, first: int, cell: int,
-    in_order: bool,
+    pool: k.Pool, rings: r.Rings, queue: int, fill: Ring, rx: Ring, socket: int, ledger: int, attached: int,
+    first: int, cell: int,
 ) -> None:  # fmt: skip
     """Put a queue's free cells on its stack and the places of its rings into its words; attach the first cells.
 
     They are attached here, and not by the capture thread, because packets may come before it runs.
-    first: the byte in the arena where the queue's cells begin; in_order: cells are used in the fill ring's order.
+    ledger: index of the queue's words there; first: the byte in the arena where the queue's cells begin.
     """
     count = pool.free_cells.shape[1]
     pool.free_cells[queue] = first + np.arange(count, dtype=np.int64)[::-1] * cell
@@ -44,11 +44,11 @@ def equip_queue(
     words[r.RX_PRODUCER], words[r.RX_CONSUMER] = rx.producer // 4, rx.consumer // 4
     words[r.RX_DESCRIPTORS], words[r.RX_MASK] = rx.descriptors // 8, rx.entries - 1
     words[r.SOCKET] = socket
-    words[r.TARGET], words[r.CELL_MASK], words[r.IN_ORDER] = attached, -cell, in_order
+    words[r.TARGET], words[r.CELL_MASK], words[r.IN_ORDER], words[r.LEDGER] = attached, -cell, True, ledger
     descriptors = fill.descriptors // 8
     rings.words[descriptors : descriptors + attached] = pool.free_cells[queue, count - attached :][::-1]
     words[k.FREE_CELLS] = count - attached
-    words[r.SUBMITTED] = rings.halves[fill.producer // 4] = attached
+    words[r.SUBMITTED] = rings.halves[fill.producer // 4] = rings.ledger[ledger + r.OFFERED] = attached
 
 
 def run_capture(pool: k.Pool, rings: r.Rings, mine: list[int], wait_fd: int, settings: CaptureSettings) -> None:
@@ -60,13 +60,14 @@ def run_capture(pool: k.Pool, rings: r.Rings, mine: list[int], wait_fd: int, set
     capture_loop(pool, rings, np.array(mine, np.int64), words, depths, libc.scratch())
 
 
-def ring_counts(pool: k.Pool, rings: r.Rings, queue: int, lost: int) -> tuple[int, int, int]:
+def ring_counts(pool: k.Pool, rings: r.Rings, queue: int) -> tuple[int, int, int]:
     """(in the RX ring, lost to an exhausted pool, lost to a late capture thread), packets.
 
-    lost: how many found the fill ring empty; those since the capture thread's last look count as it would now.
+    What was lost since the capture thread's last look counts as it would count it now.
     """
     words = pool.queues[queue * k.QUEUE_WORDS : (queue + 1) * k.QUEUE_WORDS]
     waiting = (int(rings.halves[words[r.RX_PRODUCER]]) - int(words[k.TAKEN])) & 0xFFFFFFFF
+    lost = int(rings.ledger[words[r.LEDGER] + r.LOST])
     exhausted, late = int(words[r.LOST_EXHAUSTED]), int(words[r.LOST_LATE])
     if words[k.FREE_CELLS] == 0:
         return waiting, lost - late, late

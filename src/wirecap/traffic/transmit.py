@@ -87,7 +87,7 @@ class Transmitter:
         cells.reshape(CELLS, self._cell)[:, : len(frame)] = np.frombuffer(frame, np.uint8)
         sender = xsk.Socket(self._region)
         self._sockets.append(sender)
-        sender.register(cells, self._cell, 0)
+        sender.register(cells, self._cell)
         sender.ring(xsk.FILL_RING, 64)  # the kernel wants one; it stays empty
         done = sender.ring(xsk.COMPLETION_RING, CELLS)
         tx = sender.ring(xsk.TX_RING, CELLS)

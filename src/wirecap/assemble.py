@@ -19,6 +19,7 @@ from wirecap.handlers.write import Writer
 from wirecap.kernels import jit
 from wirecap.kernels.lanes import wake_consumer
 from wirecap.linux import netlink, netns, probes
+from wirecap.source import choose
 from wirecap.source.base import CaptureSettings, Source
 from wirecap.source.file import FileSource
 from wirecap.source.xdp import Nic, XdpSource
@@ -29,9 +30,16 @@ def source_of(config: CaptureConfig, write: WriteConfig | None = None) -> Source
     if config.read_file is not None:
         keep_apart = write is not None and write.format == "pcapng"  # there each packet names its interface
         return FileSource(config.read_file, keep_apart)
-    if config.engine not in ("auto", "xdp"):
-        raise UsageError(f"there is no engine {config.engine!r} yet", "take --engine xdp")
-    return netns.call(config.netns, _xdp_source, config)
+    return netns.call(config.netns, _live_source, config)
+
+
+def _live_source(config: CaptureConfig) -> Source:
+    engine = choose.engine_of(config)
+    if engine == "packet":
+        return choose.packet_source(config)
+    if engine == "direct":
+        raise UsageError("there is no engine 'direct' yet", "take --engine xdp or packet")
+    return _xdp_source(config)
 
 
 def _xdp_source(config: CaptureConfig) -> Source:

@@ -80,9 +80,9 @@ def _opening(engine: Engine) -> str:
     queues = "queue" if len(source.queues) == 1 else "queues"
     mode = f"advanced mode (T {engine.T} %)" if engine.advanced else "basic mode"
     pool = f"M {engine.M}, R {engine.R}"
+    how = facts.get("how") or f"{facts['xdp_mode']}, {copy}"
     return (
-        f"wirecap: capturing on {names}: {len(source.queues)} {queues}, engine {source.engine}"
-        f" ({facts['xdp_mode']}, {copy}), {mode}, {pool}"
+        f"wirecap: capturing on {names}: {len(source.queues)} {queues}, engine {source.engine} ({how}), {mode}, {pool}"
     )
 
 

@@ -148,7 +148,7 @@ def test_filter_from_file(engine, tmp_path):
         ("-i eth1 -B 4096", "-B 4096MiB"),
         ("-i eth1 -B 64MiB -R 100", "-R and -B"),
         ("-i eth1 -B 1KiB", "two chunks"),
-        ("-i eth1 -Q out", "incoming"),
+        ("-i eth1 --engine xdp -Q out", "incoming"),
         ("-i eth1 -r a.pcap", "both"),
         ("-i eth1 -C 10", "-w FILE"),
         ("-i eth1 -a filesize:10", "-w FILE"),

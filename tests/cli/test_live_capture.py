@@ -162,7 +162,7 @@ def test_interface_in_use_is_refused(testbed):
             route.addr("add", index=index, address="192.0.2.1", prefixlen=24)
 
     netns.call(bed.name, give_address)
-    command = [*WIRECAP, "capture", "--netns", bed.name, "-i", inside, "--duration", "100ms"]
+    command = [*WIRECAP, "capture", "--netns", bed.name, "-i", inside, "--duration", "100ms", "--engine", "xdp"]
     refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert refused.returncode == 2
     assert "--take-over" in refused.stderr

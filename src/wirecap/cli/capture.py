@@ -59,12 +59,6 @@ def _buffer(text: str) -> int:
     return parse_size(text)
 
 
-def _direction(text: str) -> str:
-    if text != "in":
-        raise UsageError(f"-Q {text}: AF_XDP sees incoming packets only", "leave -Q out, or say -Q in")
-    return text
-
-
 INTERFACE = Parsed("INTERFACE", QueueSpec.parse)
 HANDLER = Parsed("NAME[:KEY=VALUE,...]", HandlerSpec.parse)
 PRINTS = "it formats printed packets, and wirecap prints none"
@@ -80,12 +74,12 @@ PRINTS = "it formats printed packets, and wirecap prints none"
 @source(
     "-Q",
     "--direction",
-    metavar="in",
-    type=Parsed("in", _direction),
-    help="Incoming packets, the only ones that AF_XDP sees.",
+    type=click.Choice(config.DIRECTIONS),
+    help="Packets that come in, go out, or both; AF_XDP sees the incoming ones only.",
 )
 @source("-j", "--time-stamp-type", "time_stamps", type=click.Choice(config.TIME_STAMPS), default="host",
-        show_default=True, help="host: the kernel's; host_lowprec: cheaper, one for many packets.")  # fmt: skip
+        show_default=True, help="host: the kernel's; host_lowprec: cheaper, one for many packets; adapter_unsynced: the"
+        " NIC's own.")  # fmt: skip
 @source("--netns", metavar="NAME", help="Network namespace of the interfaces.")
 @source("--take-over", is_flag=True, help="Take an interface that the host uses: the host loses its packets.")
 @target("-w", "write_path", metavar="FILE", help="Write packets; - is stdout, .pcap makes pcap, .zst compresses.")
@@ -113,6 +107,8 @@ PRINTS = "it formats printed packets, and wirecap prints none"
 @engine("-B", "--buffer-size", type=Parsed("SIZE", _buffer), help="Buffer of a queue, in place of -R: 64MiB.")
 @engine("--cell", type=SIZE, default=2048, show_default=True, help="Bytes for a packet: 2048 or 4096.")
 @engine("--ring", "ring_cells", type=COUNT, help="Bound of the attached cells of a queue; 16384 if not given.")
+@engine("--fanout", type=click.Choice(config.FANOUTS), default="hash", show_default=True,
+        help="How the packet engine finds a packet's queue: by flow, CPU, NIC queue, at random.")  # fmt: skip
 @engine("--xdp-mode", type=click.Choice(config.XDP_MODES), default="auto", show_default=True, help="Where XDP runs.")
 @engine("--decisions", "decisions_file", metavar="FILE", help="Keep the last offload decisions, for a replay.")
 @engine("--kernel-filter", type=click.Choice(["drop", "host"]),
@@ -220,6 +216,8 @@ def _capture_config(given: dict[str, Any], expression: str) -> CaptureConfig:
         snaplen=given["snaplen"] or config.MAX_SNAPLEN,
         promiscuous=not given["not_promiscuous"],
         time_stamps=given["time_stamps"],
+        fanout=given["fanout"],
+        direction=given["direction"],
         netns=given["netns"],
         take_over=given["take_over"],
         ring=given["ring_cells"],

@@ -21,6 +21,7 @@ from wirecap.kernels.libc import realtime_ns
 from wirecap.kernels.pcap_write import packet_room, put_packet
 from wirecap.kernels.pool import (
     ABORT,
+    ARRIVED,
     CAPACITY,
     COUNT,
     HOME,
@@ -32,10 +33,11 @@ from wirecap.kernels.pool import (
     QUEUE_WORDS,
     SLOT_WORDS,
     STATE,
+    WAITING_AT,
     lane,
     recycle,
 )
-from wirecap.kernels.rings import RINGS, RX_PRODUCER
+from wirecap.kernels.rings import RINGS
 
 SLACK_NS = 20_000_000
 SHORT_SLACK_NS = 1_000_000
@@ -138,10 +140,24 @@ def choose_head(pool, rings, merge, finished, now):
             else:
                 bound = min(bound, stamp)
         elif not finished:
-            arrived = load(rings.halves, pool.queues[queue * QUEUE_WORDS + RX_PRODUCER])
-            idle = ((arrived - merge.seen[queue]) & 0xFFFFFFFF) == 0
-            bound = min(bound, now - slack if idle else merge.last[queue])
+            bound = min(bound, now - slack if is_idle(pool, rings, merge, queue) else merge.last[queue])
     return best, bound
+
+
+@inline
+def is_idle(pool, rings, merge, queue):
+    """True when every packet that had arrived came through here."""
+    q = queue * QUEUE_WORDS
+    arrived = pool.queues[q + ARRIVED]
+    if (load(rings.halves, arrived) - merge.seen[queue]) & 0xFFFFFFFF:
+        return False
+    waiting = load(pool.queues, q + WAITING_AT)
+    if waiting == 0:
+        return True
+    if load(rings.halves, waiting - 1):
+        return False
+    # What waited there may have been taken, and the word be another's by now.
+    return ((load(rings.halves, arrived) - merge.seen[queue]) & 0xFFFFFFFF) == 0
 
 
 @inline

@@ -32,6 +32,9 @@ SLOT_WORDS = 8
 FREE_SLOTS, FREE_CELLS, FILL_SLOT, FILL_COUNT, FILL_SINCE, SEQUENCE = range(6)  # the pool's own state
 CONSUMER, GROUP, CAPTURE_INTERFACE = range(6, 9)  # where its chunks go
 TAKEN, TAKEN_OCTETS, CHUNKS, PARTIAL_CHUNKS, OFFLOADED_CHUNKS = range(9, 14)  # counters
+# Where Rings.halves tells the merge that nothing is on its way: how many packets arrived, and a word (its index + 1,
+# 0 for none) that is not 0 while packets arrived that are not among them.
+ARRIVED, WAITING_AT = 14, 15
 QUEUE_WORDS = 64  # the rest, from RING_WORDS on, belongs to the source
 RING_WORDS = 16
 

@@ -61,6 +61,8 @@ class Interface:
     """The attached program's id, else 0."""
     promiscuity: int
     """How many users keep the interface promiscuous."""
+    hardware: int = 1
+    """What kind of link it is: an ARPHRD_ number (linux/if_arp.h), 1 for Ethernet."""
 
 
 def interface(name: str) -> Interface:
@@ -85,6 +87,12 @@ def interfaces() -> list[Interface]:
     with _open() as netlink:
         links = sorted(netlink.link("dump"), key=lambda link: int(link["index"]))
         return [_facts(netlink, link) for link in links]
+
+
+def loopback_index() -> int:
+    """The index of the namespace's loopback interface."""
+    with _open() as netlink:
+        return next((int(link["index"]) for link in netlink.link("dump") if link["flags"] & IFF_LOOPBACK), 0)
 
 
 def unknown(name: str) -> UsageError:
@@ -152,6 +160,7 @@ def _facts(netlink: Any, link: Any) -> Interface:
         xdp_mode=mode,
         xdp_program=program,
         promiscuity=int(link.get("promiscuity") or 0),
+        hardware=int(link["ifi_type"]),
     )
 
 

@@ -42,6 +42,7 @@ def equip_queue(
     words[r.FILL_FLAGS], words[r.FILL_DESCRIPTORS] = fill.flags // 4, fill.descriptors // 8
     words[r.FILL_MASK] = fill.entries - 1
     words[r.RX_PRODUCER], words[r.RX_CONSUMER] = rx.producer // 4, rx.consumer // 4
+    words[k.ARRIVED] = rx.producer // 4
     words[r.RX_DESCRIPTORS], words[r.RX_MASK] = rx.descriptors // 8, rx.entries - 1
     words[r.SOCKET] = socket
     words[r.TARGET], words[r.CELL_MASK], words[r.IN_ORDER], words[r.LEDGER] = attached, -cell, True, ledger

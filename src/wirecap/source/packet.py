@@ -1,0 +1,189 @@
+"""The AF_PACKET source: a TPACKET_V3 ring for each queue, the queues of an interface a fanout group."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from wirecap.errors import SystemCallError, WirecapError
+from wirecap.files.interface import LINKTYPE_ETHERNET, Interface
+from wirecap.filters.in_socket import WHOLE, fits, socket_program
+from wirecap.filters.program import Program
+from wirecap.kernels import libc
+from wirecap.kernels import packet_words as w
+from wirecap.kernels import pool as k
+from wirecap.kernels.capture import TIMEOUT_NS, WAIT_FD
+from wirecap.kernels.lanes import EMPTY
+from wirecap.kernels.packet_loop import packet_loop
+from wirecap.kernels.rings import Rings
+from wirecap.linux import memory, packet
+from wirecap.linux.promiscuous import Promiscuous
+from wirecap.source.base import CaptureSettings, HookCounts, SourceQueue
+
+BLOCK_BYTES = 1 << 18
+"""A block holds the longest packet that tcpdump takes: 256 KiB, as libpcap has it."""
+SPILL_SHARE = 4
+"""One block in so many of a queue's memory is for packets that are copied out of sparse blocks."""
+RETIRE_MS = 1
+LINKTYPE_SLL2 = 276
+
+_LINKTYPES = {1: LINKTYPE_ETHERNET, 772: LINKTYPE_ETHERNET, 65534: 101, 519: 101, 768: 101, 769: 101, 776: 101}
+"""ARPHRD_ numbers (linux/if_arp.h) of links whose packets come whole, and their LINKTYPE_: Ethernet, loopback, IP."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """One interface to capture on; index 0 is all of them."""
+
+    name: str
+    index: int
+    queues: int
+    hardware: int | None = None
+    """Its ARPHRD_ number."""
+    loopback: bool = False
+
+    @property
+    def linktype(self) -> int:
+        """LINKTYPE_ of what is captured: cooked where the link is not a known one."""
+        return LINKTYPE_SLL2 if self.hardware is None else _LINKTYPES.get(self.hardware, LINKTYPE_SLL2)
+
+    @property
+    def cooked(self) -> bool:
+        return self.linktype == LINKTYPE_SLL2
+
+
+def ring_blocks(bytes_per_queue: int) -> tuple[int, int]:
+    """(blocks of the ring, blocks of the spill area) for so much memory; at least two and one."""
+    blocks = max(3, bytes_per_queue // BLOCK_BYTES)
+    spills = max(1, blocks // SPILL_SHARE)
+    return blocks - spills, spills
+
+
+class PacketSource:
+    """Interfaces through AF_PACKET: both directions, and the host keeps its packets.
+
+    Make it in the network namespace of the interfaces.  bytes_per_queue: ring and spill area of a queue; fanout:
+    how packets find their queue (linux/packet.FANOUT_MODES); filters: by linktype, run inside the kernel; snaplen:
+    bytes to keep; direction: in | out | inout; loopback: the loopback interface's index, 0 where it is not captured.
+    """
+
+    engine = "packet"
+    truncates = True
+    keeps_unread = False
+
+    def __init__(
+        self, ports: Sequence[Port], bytes_per_queue: int, fanout: str = "hash",
+        filters: dict[int, Program] | None = None, snaplen: int = WHOLE, direction: str = "inout",
+        loopback: int = 0, promiscuous: bool = False, hardware_stamps: bool = False,
+    ) -> None:  # fmt: skip
+        self._ports, self._fanout = list(ports), fanout
+        self.interfaces = [Interface(linktype=p.linktype, snaplen=WHOLE, name=p.name) for p in self._ports]
+        self.queues = [SourceQueue(p.name, queue, i) for i, p in enumerate(self._ports) for queue in range(p.queues)]
+        self._blocks, self._spills = ring_blocks(bytes_per_queue)
+        size = len(self.queues) * (self._blocks + self._spills) * BLOCK_BYTES
+        self._region = memory.Region(size + memory.page_round(4 * len(self.queues)))
+        self._programs = [
+            socket_program(_usable(filters, port), snaplen, direction, loopback, not port.cooked)
+            for port in self._ports
+        ]
+        self._sockets: list[packet.Socket] = []
+        self._promiscuous: list[Promiscuous] = []
+        self._rings: list[tuple[int, int]] = []
+        try:
+            for place in self.queues:
+                self._open(self._ports[place.interface_id], hardware_stamps)
+            self._promiscuous = [Promiscuous(port.index) for port in self._ports if promiscuous and port.index]
+        except BaseException:
+            self.close()
+            raise
+        self._counters = self._region.reserve(4 * len(self.queues)) // 4
+        self.arena = self._region.octets
+        self._held = np.zeros(len(self.queues) * (self._blocks + self._spills), np.int64)
+        none = np.zeros(1, np.int64)
+        self.rings = Rings(self.arena.view(np.int64), self.arena.view(np.uint32), none, none)
+
+    def _open(self, port: Port, hardware_stamps: bool) -> None:
+        socket = packet.Socket(port.cooked)
+        self._sockets.append(socket)
+        ring = socket.ring(self._region, BLOCK_BYTES, self._blocks, RETIRE_MS)
+        self._rings.append((ring, self._region.reserve(self._spills * BLOCK_BYTES)))
+        if hardware_stamps:
+            socket.stamp_by_hardware()
+
+    def equip(self, pool: k.Pool, cells_per_queue: int) -> None:
+        for queue, (ring, spill) in enumerate(self._rings):
+            words = pool.queues[queue * k.QUEUE_WORDS : (queue + 1) * k.QUEUE_WORDS]
+            words[w.SOCKET], words[w.RING], words[w.BLOCKS] = self._sockets[queue].fd, ring, self._blocks
+            words[w.BLOCK_BYTES], words[w.SPILL], words[w.SPILLS] = BLOCK_BYTES, spill, self._spills
+            words[w.SPILLING] = EMPTY
+            words[w.HELD] = queue * (self._blocks + self._spills)
+            words[w.COOKED] = self._ports[self.queues[queue].interface_id].cooked
+            words[k.ARRIVED] = self._counters + queue
+            words[k.WAITING_AT] = ring // 4 + w.PACKETS + 1
+
+    def kernels(self) -> list[Any]:
+        return [packet_loop]
+
+    def run(self, pool: k.Pool, mine: list[int], settings: CaptureSettings) -> None:
+        words, depths = np.zeros(8, np.int64), np.zeros(pool.tallies.shape[0], np.int64)
+        words[TIMEOUT_NS] = settings.timeout_ns
+        with select.epoll() as waiter:
+            for queue in mine:
+                waiter.register(self._sockets[queue].fd, select.EPOLLIN | select.EPOLLET)
+            words[WAIT_FD] = waiter.fileno()
+            packet_loop(pool, self.rings, np.array(mine, np.int64), self._held, words, depths, libc.scratch())
+
+    def start(self) -> None:
+        """Bind behind a closed filter and form the groups; then open: nothing comes twice, or unfiltered."""
+        for socket in self._sockets:
+            socket.filter(packet.REFUSE_ALL)
+        for number, port in enumerate(self._ports):
+            mine = [s for s, place in zip(self._sockets, self.queues, strict=True) if place.interface_id == number]
+            group: int | None = None
+            for socket in mine:
+                try:
+                    socket.bind(port.index)
+                    if port.queues > 1:
+                        group = socket.join(group, self._fanout)
+                except SystemCallError as error:
+                    raise SystemCallError(f"{port.name}: {error.message}", error.errno, error.hint) from None
+        for socket, place in zip(self._sockets, self.queues, strict=True):
+            socket.filter(self._programs[place.interface_id])
+
+    def check(self) -> None:
+        for socket, place in zip(self._sockets, self.queues, strict=True):
+            if self._ports[place.interface_id].index and not socket.is_bound():
+                raise WirecapError(f"{place.interface} is gone", "what was captured before is kept")
+
+    def stop(self) -> None:
+        for socket in self._sockets:
+            socket.filter(packet.REFUSE_ALL)
+        packet.wait_for_senders()
+
+    def counts(self, pool: k.Pool, queue: int) -> HookCounts:
+        words = pool.queues[queue * k.QUEUE_WORDS : (queue + 1) * k.QUEUE_WORDS]
+        heads = (self._rings[queue][0] + np.arange(self._blocks) * BLOCK_BYTES) // 4
+        in_ring = int(self.rings.halves[heads + w.PACKETS].sum())
+        drops = {"pool_exhausted": int(words[w.LOST_EXHAUSTED]), "capture_late": int(words[w.LOST_LATE])}
+        return HookCounts(int(words[w.SEEN]), int(words[k.TAKEN_OCTETS]), in_ring, drops)
+
+    def describe(self) -> dict[str, object]:
+        how = f"fanout {self._fanout}" if any(port.queues > 1 for port in self._ports) else "TPACKET_V3"
+        return {"xdp_mode": None, "zero_copy": False, "how": how}
+
+    def close(self) -> None:
+        for holder in self._promiscuous:
+            holder.close()
+        for socket in self._sockets:
+            socket.close()
+        self._region.close()
+
+
+def _usable(filters: dict[int, Program] | None, port: Port) -> Program | None:
+    """The filter that the kernel can run for a port; it has no cooked header to look at."""
+    program = filters.get(port.linktype) if filters and not port.cooked else None
+    return program if program is not None and fits(program) else None

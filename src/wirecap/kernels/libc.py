@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import os
 import platform
 import select
 import time
@@ -44,6 +46,10 @@ if PURE:
             poller.register(int(fd), select.POLLIN)
         return len(poller.poll(timeout_ms))
 
+    def epoll_in(fd, timeout_ms, scratch):
+        with contextlib.closing(select.epoll.fromfd(os.dup(int(fd)))) as waiter:
+            return len(waiter.poll(timeout_ms / 1000, 4))
+
     def kick(fd):
         _libc.recvfrom(int(fd), None, 0, 0x40, None, None)
 
@@ -55,6 +61,7 @@ if PURE:
 else:
     _syscall = types.ExternalFunction("syscall", types.int64(*[types.int64] * 7))
     _poll = types.ExternalFunction("poll", types.int32(types.intp, types.uint64, types.int32))
+    _epoll_wait = types.ExternalFunction("epoll_wait", types.int32(types.int32, types.intp, types.int32, types.int32))
     _clock_gettime = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.intp))
     _nanosleep = types.ExternalFunction("nanosleep", types.int32(types.intp, types.intp))
     _recvfrom = types.ExternalFunction(
@@ -106,6 +113,11 @@ else:
         """Wait until fd has something to read; the count of ready descriptors, 0 on timeout, negative on error."""
         scratch[4] = fd | POLLIN << 32  # struct pollfd, little endian
         return _poll(scratch.ctypes.data + 32, 1, timeout_ms)
+
+    @inline
+    def epoll_in(fd, timeout_ms, scratch):
+        """Wait for events of an epoll descriptor and take up to 4 of them; how many, 0 on timeout."""
+        return _epoll_wait(fd, scratch.ctypes.data + 32, 4, timeout_ms)
 
     @inline
     def kick(fd):

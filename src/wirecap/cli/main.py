@@ -23,6 +23,9 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Capture": {
         "capture": "Capture from interfaces or a file, into a file or a handler.",
     },
+    "Send": {
+        "replay": "A capture file onto an interface, as recorded or at any speed.",
+    },
     "Try it": {
         "demo": "The first-minute tour: a burst, a slow handler, nothing lost.",
         "testbed": "Make, remove and show veth NICs with several queues.",

@@ -38,7 +38,7 @@ DONTWAIT = 0x40  # MSG_DONTWAIT
 if PURE:
     _libc = ctypes.CDLL(None, use_errno=True)
 
-    def _kick(fd):
+    def kick(fd):
         _libc.sendto(int(fd), None, 0, DONTWAIT, None, 0)
 
 else:
@@ -47,7 +47,7 @@ else:
     )
 
     @inline
-    def _kick(fd):
+    def kick(fd):
         """Let the kernel take frames from the TX ring, now and on this CPU.  What it did shows in the rings."""
         _sendto(fd, 0, 0, DONTWAIT, 0, 0)
 
@@ -95,7 +95,7 @@ def serve(rings, halves, umem, queue, free, per_ns, control, now):
     if count > 0:
         submit(rings, halves, umem, queue, free, count, control[NUMBER_AT])
     if queue[SUBMITTED] > queue[COMPLETED]:
-        _kick(queue[SOCKET])
+        kick(queue[SOCKET])
     return max(count, 0) + collect(rings, halves, queue, free)
 
 

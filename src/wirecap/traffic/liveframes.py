@@ -62,7 +62,7 @@ class LiveFrames:
         self._counter = bpf.Map(bpf.ARRAY, 8, 1, name="wirecap_sent")
         self._counter.update(0, (first % 2**64).to_bytes(8, "little"))
         self._program = bpf.Program(asm.assemble(_program(self._index, self._counter.fd, sequence_at)), "wirecap_send")
-        self._held = _hold(self._program)
+        self._held = hold(self._program)
         self._stopped = False
 
     @property
@@ -165,7 +165,7 @@ def _program(ifindex: int, counter: int, sequence_at: int | None) -> list[asm.In
     return program
 
 
-def _hold(program: bpf.Program) -> tuple[bpf.Link | None, int]:
+def hold(program: bpf.Program) -> tuple[bpf.Link | None, int]:
     """Attach the program where no packet ever is: the loopback interface of a nameless namespace.
 
     A test run adds its program to the kernel's XDP dispatcher and removes it again, and waits for RCU both

@@ -1,0 +1,236 @@
+"""What ``replay`` and ``generate`` share: options, the run with its progress bar, the closing lines, the JSON."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from wirecap import config, units
+from wirecap.cli import closing
+from wirecap.cli.parameters import COUNT, DURATION, Parsed, section
+from wirecap.errors import UsageError, WirecapError
+
+if TYPE_CHECKING:
+    from wirecap.traffic.batch import Plan
+    from wirecap.traffic.choose import Wish
+    from wirecap.traffic.session import Outcome
+    from wirecap.traffic.timing import Timing
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+WAYS = ("auto", "xdp", "packet", "live")
+PACKET_RATE = Parsed("RATE", units.parse_packet_rate)
+BIT_RATE = Parsed("RATE", units.parse_bit_rate)
+
+where = section("Where to")
+when = section("How fast")
+until = section("Until when")
+frame = section("What is changed")
+how = section("How")
+output = section("What is shown")
+
+
+def parse_mac(text: str) -> bytes:
+    """Six bytes of ``02:00:00:00:00:01`` (or with dashes)."""
+    if not re.fullmatch(r"[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}", text):
+        raise UsageError(f"{text!r} is no Ethernet address", "write it as 02:00:00:00:00:01")
+    return bytes.fromhex(text.replace(":", "").replace("-", ""))
+
+
+def parse_queues(text: str) -> tuple[int, ...]:
+    return config.parse_numbers(text, text, "0-3 or 0,2", config.MAX_QUEUE)
+
+
+def parse_mbps(text: str) -> int:
+    """Bits a second of a number of Mbit/s, as tcpreplay's --mbps has it."""
+    return units.parse_bit_rate(text if re.search(r"[A-Za-z]", text) else f"{text}M")
+
+
+MAC = Parsed("MAC", parse_mac)
+_OPTIONS = [
+    where("-i", "--intf1", "--interface", "interface", metavar="INTERFACE", help="Interface to send on."),
+    where("--netns", metavar="NAME", help="Network namespace of the interface."),
+    where("--queues", type=Parsed("LIST", parse_queues), help="Transmit queues: 0-3 or 0,2. Any one if not given."),
+    when("-p", "--pps", type=PACKET_RATE, help="So many packets a second: 10k, 2.5Mpps."),
+    when("--rate", "bps", type=BIT_RATE, help="So many bits a second: 100Mbps, 10G."),
+    when("-M", "--mbps", "mbps", type=Parsed("MBPS", parse_mbps), help="The same in Mbit/s, as tcpreplay has it."),
+    when("-t", "--topspeed", is_flag=True, help="As fast as possible."),
+    when("--burst", "--pps-multi", "burst", type=COUNT, default=1, show_default=True,
+         help="So many packets at once, at the same mean rate."),
+    until("--duration", "duration_ns", type=DURATION, help="End after this time: 30s, 5m."),
+    how("--send", "way", type=click.Choice(WAYS), default="auto", show_default=True,
+        help="AF_XDP, an AF_PACKET ring, or live frames."),
+    output("-q", "--quiet", is_flag=True, help="No progress bar, no closing lines."),
+    output("-v", "verbose", count=True, help="Packets of each queue at the end."),
+    output("--summary-json", metavar="FILE", help="Write the summary as JSON; - is the standard output."),
+]  # fmt: skip
+
+
+def options(function: Decorated) -> Decorated:
+    """The options that both commands have."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def timing(given: dict[str, Any], default_speed: float | None) -> Timing:
+    """The Timing of the options; without any, ``default_speed`` times as recorded (None: at full speed)."""
+    from wirecap.traffic.timing import Timing
+
+    chosen = [name for name in ("speed", "pps", "bps", "mbps", "topspeed") if given.get(name)]
+    if len(chosen) > 1:
+        flags = " and ".join({"bps": "--rate"}.get(name, f"--{name}") for name in chosen)
+        raise UsageError(f"{flags} do not go together", "take one of them")
+    for name in ("speed", "pps", "bps", "mbps"):
+        if given.get(name) == 0:
+            raise UsageError(f"--{name} 0: nothing would be sent", "--topspeed is as fast as possible")
+    speed = given.get("speed") if chosen else default_speed
+    if given["burst"] > 1 and not {"pps", "bps", "mbps"} & set(chosen):
+        raise UsageError("--burst without a rate", "add --pps or --rate")
+    return Timing(
+        speed=speed, pps=given["pps"], bps=given["bps"] or given["mbps"], burst=given["burst"],
+        overhead_bytes=given.get("overhead_bytes", 0), most_gap_ns=given.get("most_gap_ns"),
+    )  # fmt: skip
+
+
+Opened = tuple["Plan", "Wish"]
+
+
+def send(given: dict[str, Any], make: Callable[[Any], Opened]) -> None:
+    """Open, send, tell.  ``make`` gets the interface's facts and returns the plan and what it asks of a sender."""
+    if not given["interface"]:
+        raise UsageError("no interface to send on", "add -i INTERFACE; wirecap capture -D lists interfaces")
+    from wirecap.linux import netns
+    from wirecap.run import Interrupts
+
+    interrupted = threading.Event()
+    with Interrupts(interrupted) as interrupts:
+        netns.call(given["netns"], _send, given, make, interrupts.asked)
+
+
+def _send(given: dict[str, Any], make: Callable[[Any], Opened], asked: threading.Event) -> None:
+    from wirecap.kernels import jit
+    from wirecap.linux import netlink
+    from wirecap.traffic.choose import open_sender
+    from wirecap.traffic.session import Session
+
+    facts = netlink.interface(given["interface"])
+    plan, wish = make(facts)
+    sender, why = open_sender(facts.name, given["way"], wish)
+    try:
+        bar = Bar(plan, quiet=given["quiet"])
+        jit.prepare([*plan.kernels(), *sender.kernels()], lambda name: bar.say(f"wirecap: compiling {name} (once)"))
+        bar.say(f"wirecap: sending on {facts.name} by {sender.way}" + (f" ({why})" if why else ""))
+        try:
+            outcome = Session(plan, sender, given["duration_ns"]).run(bar.show, asked)
+        except WirecapError as error:
+            _close(bar, getattr(error, "outcome", None), given, facts.mtu)
+            raise
+        finally:
+            bar.close()
+        _close(bar, outcome, given, facts.mtu)
+    finally:
+        plan.close()
+        sender.close()
+
+
+class Bar:
+    """One line on a terminal, drawn again and again; nothing where there is none."""
+
+    def __init__(self, plan: Plan, quiet: bool) -> None:
+        self._plan, self._quiet = plan, quiet
+        self._live = not quiet and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self._drawn = False
+        self._before = (0.0, 0, 0)
+
+    def say(self, text: str) -> None:
+        if not self._quiet:
+            self.close()
+            click.echo(text, err=True)
+
+    def show(self, outcome: Outcome) -> None:
+        if not self._live or time.monotonic() - self._before[0] < 0.2:
+            return
+        now = time.monotonic()
+        line = render(outcome, self._plan.share_done(), now - self._before[0], *self._before[1:])
+        self._before = (now, outcome.sent, outcome.octets)
+        sys.stderr.write("\r\x1b[K" + line[: shutil.get_terminal_size().columns - 1])
+        sys.stderr.flush()
+        self._drawn = True
+
+    def close(self) -> None:
+        if self._drawn:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+            self._drawn = False
+
+
+def render(outcome: Outcome, share: float | None, passed_s: float, packets: int, octets: int) -> str:
+    """The progress line: rates are over the ``passed_s`` seconds since there were ``packets`` and ``octets``."""
+    parts = []
+    if share is not None:
+        filled = round(20 * min(share, 1.0))
+        parts.append(f"[{'=' * filled}{' ' * (20 - filled)}] {100 * share:3.0f}%")
+    parts += [
+        units.format_packet_rate((outcome.sent - packets) / passed_s),
+        units.format_bit_rate(8 * (outcome.octets - octets) / passed_s),
+        f"{units.format_count(outcome.sent)} sent",
+        units.format_duration_ns(round(outcome.duration_s * 1e9)),
+    ]
+    return "  ".join(parts)
+
+
+def _close(bar: Bar, outcome: Outcome | None, given: dict[str, Any], mtu: int) -> None:
+    bar.close()
+    if outcome is None:
+        return
+    if not given["quiet"]:
+        for line in closing_lines(outcome, mtu, bool(given["verbose"])):
+            click.echo(line, err=True)
+    if given["summary_json"]:
+        closing.write_json(summary(outcome), given["summary_json"])
+
+
+def closing_lines(outcome: Outcome, mtu: int, verbose: bool = False) -> list[str]:
+    """What was sent, how far that is from what was wanted, and what was not sent, by reason."""
+    sent, duration_s = outcome.sent, outcome.duration_s
+    rates = ""
+    if sent and duration_s:
+        bits = 8 * outcome.octets / duration_s
+        rates = f": {units.format_packet_rate(sent / duration_s)}, {units.format_bit_rate(bits)}"
+    duration = units.format_duration_ns(round(duration_s * 1e9))
+    lines = [f"{_packets(sent)} sent, {units.format_size(outcome.octets)} in {duration}{rates}"]
+    if outcome.planned_s and duration_s:
+        off = 100 * (outcome.planned_s / duration_s - 1)
+        wanted = units.format_packet_rate(outcome.attempted / outcome.planned_s)
+        latest = units.format_duration_ns(outcome.latest_ns)
+        lines.append(f"wanted {wanted}, achieved {off:+.3f} %; the latest packet was {latest} late")
+    for name, count in outcome.not_sent.items():
+        detail = f" ({mtu} bytes)" if name.endswith("MTU") else ""
+        lines.append(f"{_packets(count)} not sent: {name}{detail}")
+    if outcome.refused:
+        lines.append(f"{_packets(outcome.refused)} not sent: dropped by the interface")
+    if outcome.cut_by_capture:
+        lines.append(f"{_packets(outcome.cut_by_capture)} sent as far as the file has them (its snap length)")
+    if verbose:
+        lines += [f"queue {number}: {_packets(count)} sent" for number, count in outcome.per_queue.items()]
+    return lines
+
+
+def summary(outcome: Outcome) -> dict[str, Any]:
+    """The outcome as JSON knows it, with the rate."""
+    rate = outcome.sent / outcome.duration_s if outcome.duration_s else 0.0
+    return {**asdict(outcome), "rate_pps": rate}
+
+
+def _packets(count: int) -> str:
+    return f"{count} packet{'' if count == 1 else 's'}"

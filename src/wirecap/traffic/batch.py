@@ -1,0 +1,62 @@
+"""What a plan hands to a sender: packets where they lie, when each is due, and on which queue it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+PACKETS = 8192
+"""Packets of a batch at the most."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """``n`` packets, in the order in which they are sent.
+
+    arena: uint8; address: int64 (n,), offsets in the arena; length: uint32 (n,) bytes; due: int64 (n,) ns after the
+    start, rising; queue: int64 (n,), which of the sender's queues, from 0.  ``release`` is called once the arena's
+    bytes are not needed any more.
+    """
+
+    n: int
+    arena: NDArray[np.uint8]
+    address: NDArray[np.int64]
+    length: NDArray[np.uint32]
+    due: NDArray[np.int64]
+    queue: NDArray[np.int64]
+    release: Callable[[], object] = lambda: None
+
+
+@dataclass
+class NotSent:
+    """Packets of the plan that no sender gets, by reason, and notes on those that it does."""
+
+    reasons: dict[str, int] = field(default_factory=dict)
+    cut_by_capture: int = 0
+    """Sent as far as the file has them: its snap length was shorter."""
+
+
+class Plan(Protocol):
+    """Where the packets come from."""
+
+    paced: bool
+    """False: as fast as possible."""
+    queues: int
+    """How many queues of the sender it uses."""
+    not_sent: NotSent
+
+    def kernels(self) -> list[Any]: ...
+
+    def batches(self) -> Iterator[Batch]:
+        """The batches in order.  May raise UsageError after what was whole, for a damaged file."""
+        ...
+
+    def share_done(self) -> float | None:
+        """How much of the plan was handed out, 0 to 1; None where its end is not known."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,60 @@
+"""On which queue a packet goes: as a NIC's RSS chooses it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wirecap.errors import UsageError
+from wirecap.kernels import toeplitz as k
+
+STANDARD_KEY = bytes.fromhex(
+    "6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa"
+)  # fmt: skip
+"""Microsoft, "Verifying the RSS hash calculation"; what most drivers' tests use."""
+SYMMETRIC_KEY = bytes.fromhex("6d5a") * 20
+"""Both directions of a connection get one hash: Woo and Park, "Scalable TCP session monitoring with symmetric
+receive-side scaling", 2012."""
+KEYS = {"rss": STANDARD_KEY, "symmetric": SYMMETRIC_KEY}
+ENTRIES = 128
+"""Entries of the indirection table, as many drivers have them."""
+
+
+class Rss:
+    """Toeplitz hash and indirection table, in which the queues take turns unless a table is given."""
+
+    def __init__(self, queues: int, key: bytes = STANDARD_KEY, table: list[int] | None = None) -> None:
+        if len(key) < k.INPUT_BYTES + 4:
+            raise UsageError(f"an RSS key of {len(key)} bytes", f"it has {k.INPUT_BYTES + 4}")
+        entries = [entry % queues for entry in range(ENTRIES)] if table is None else table
+        if not entries or len(entries) & (len(entries) - 1) or not all(0 <= entry < queues for entry in entries):
+            raise UsageError("an indirection table has a power of two of entries, each a queue that is there")
+        self._products = products_of(key)
+        self._indirection = np.array(entries, np.int64)
+
+    def kernels(self) -> list[Any]:
+        return [k.choose_queues]
+
+    def choose(
+        self, arena: NDArray[np.uint8], address: NDArray[np.int64], length: NDArray[np.uint32], n: int
+    ) -> NDArray[np.int64]:
+        """The queues of n frames, int64 (n,)."""
+        chosen = np.empty(n, np.int64)
+        k.choose_queues(arena, address, length, n, self._products, self._indirection, chosen)
+        return chosen
+
+
+def products_of(key: bytes) -> NDArray[np.uint32]:
+    """The hash of each octet value at each place of the input: uint32 (INPUT_BYTES * 256,)."""
+    whole = int.from_bytes(key, "big")
+    bits = 8 * len(key)
+    windows = [(whole >> (bits - 32 - shift)) & 0xFFFFFFFF for shift in range(8 * k.INPUT_BYTES)]
+    products = np.zeros((k.INPUT_BYTES, 256), np.uint32)
+    values = np.arange(256)
+    for place in range(k.INPUT_BYTES):
+        for bit in range(8):
+            chosen = (values >> (7 - bit)) & 1 == 1
+            products[place, chosen] ^= np.uint32(windows[8 * place + bit])
+    return products.ravel()

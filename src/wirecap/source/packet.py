@@ -103,8 +103,7 @@ class PacketSource:
         self._counters = self._region.reserve(4 * len(self.queues)) // 4
         self.arena = self._region.octets
         self._held = np.zeros(len(self.queues) * (self._blocks + self._spills), np.int64)
-        none = np.zeros(1, np.int64)
-        self.rings = Rings(self.arena.view(np.int64), self.arena.view(np.uint32), none, none)
+        self.rings = Rings(self.arena.view(np.int64), self.arena.view(np.uint32), np.zeros(1, np.int64))
 
     def _open(self, port: Port, hardware_stamps: bool) -> None:
         socket = packet.Socket(port.cooked)

@@ -12,8 +12,10 @@ from wirecap.engine.engine import Engine
 from wirecap.errors import UsageError
 from wirecap.filters.expression import compile_filter
 from wirecap.filters.native import NativeFilter
+from wirecap.forward_config import ForwardConfig
 from wirecap.handlers import table
 from wirecap.handlers.base import Application, Selection
+from wirecap.handlers.forward import Forwarder
 from wirecap.handlers.pipeline import Pipeline
 from wirecap.handlers.write import Writer
 from wirecap.kernels import jit
@@ -22,27 +24,30 @@ from wirecap.linux import netlink, netns, probes
 from wirecap.source import choose
 from wirecap.source.base import CaptureSettings, Source
 from wirecap.source.file import FileSource
+from wirecap.source.wires import Output, WireTable
 from wirecap.source.xdp import Nic, XdpSource
 
 
-def source_of(config: CaptureConfig, write: WriteConfig | None = None) -> Source:
+def source_of(
+    config: CaptureConfig, write: WriteConfig | None = None, forward: ForwardConfig | None = None
+) -> Source:  # fmt: skip
     """Open what the configuration names; nothing is let in yet.  Raises UsageError or SystemCallError."""
     if config.read_file is not None:
         keep_apart = write is not None and write.format == "pcapng"  # there each packet names its interface
         return FileSource(config.read_file, keep_apart)
-    return netns.call(config.netns, _live_source, config)
+    return netns.call(config.netns, _live_source, config, forward)
 
 
-def _live_source(config: CaptureConfig) -> Source:
-    engine = choose.engine_of(config)
+def _live_source(config: CaptureConfig, forward: ForwardConfig | None) -> Source:
+    engine = "xdp" if forward else choose.engine_of(config)
     if engine == "packet":
         return choose.packet_source(config)
     if engine == "direct":
         raise UsageError("there is no engine 'direct' yet", "take --engine xdp or packet")
-    return _xdp_source(config)
+    return _xdp_source(config, forward)
 
 
-def _xdp_source(config: CaptureConfig) -> Source:
+def _xdp_source(config: CaptureConfig, forward: ForwardConfig | None) -> Source:
     nics = _nics(config)
     pool = config.pool
     pool.check_memory(sum(len(nic.queues) for nic in nics), probes.available_memory_bytes())
@@ -50,8 +55,29 @@ def _xdp_source(config: CaptureConfig) -> Source:
         nics, pool.M * pool.R, pool.cell, config.ring, config.xdp_mode, promiscuous=config.promiscuous,
         use_clock="none" if config.time_stamps == "host_lowprec" else None,
         filter=compile_filter(config.filter) if config.filter and config.kernel_filter else None,
-        unwanted=config.kernel_filter or "drop",
+        unwanted=config.kernel_filter or "drop", wires=_wires(nics, config, forward) if forward else None,
     )  # fmt: skip
+
+
+def _wires(nics: list[Nic], config: CaptureConfig, forward: ForwardConfig) -> WireTable:
+    """The outgoing NICs of a forwarder, each with the transmit queues that it is to use."""
+    outputs: list[Output] = []
+    routes = {}
+    for source, targets in forward.directions:
+        first = len(outputs)
+        for target in targets:
+            facts = netlink.interface(target.interface)
+            if not facts.up:
+                raise UsageError(f"{facts.name} is down", f"set it up first: ip link set {facts.name} up")
+            queues = target.queues or tuple(range(facts.tx_queues))
+            if max(queues) >= facts.tx_queues:
+                raise UsageError(
+                    f"{facts.name} has no transmit queue {max(queues)}", f"it has {facts.tx_queues}, counted from 0"
+                )
+            outputs.append(Output(facts.name, facts.index, queues, facts.mtu))
+        routes[netlink.interface(source.interface).name] = (first, len(targets))
+    per_queue = [routes[nic.name] for nic in nics for _ in nic.queues]
+    return WireTable(outputs, per_queue, config.pool.M * config.pool.R * config.pool.cell)
 
 
 def _nics(config: CaptureConfig) -> list[Nic]:
@@ -86,12 +112,15 @@ def _nic(spec: QueueSpec, take_over: bool) -> Nic:
     return Nic(facts.name, facts.index, facts.rx_queues, spec.queues or tuple(range(facts.rx_queues)))
 
 
-def application_of(config: CaptureConfig, write: WriteConfig | None, source: Source) -> Pipeline:
+def application_of(
+    config: CaptureConfig, write: WriteConfig | None, source: Source, forward: ForwardConfig | None = None
+) -> Pipeline:
     """The handlers, the writer and the filter that the configuration names."""
     selection = Selection() if config.kernel_filter else select(config.filter, source)
     handlers = [table.make(spec, selection) for spec in config.handlers if spec.name != "write"]
     writer = Writer(write, config.filter, f"wirecap {__version__}") if write else None
-    return Pipeline([h for h in handlers if h is not None], writer, selection, config.keep_going)
+    forwarder = Forwarder(source.wires, forward) if forward and isinstance(source, XdpSource) and source.wires else None
+    return Pipeline([h for h in handlers if h is not None], writer, selection, config.keep_going, forwarder)
 
 
 def select(expression: str, source: Source) -> Selection:

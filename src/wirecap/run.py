@@ -13,6 +13,7 @@ from wirecap.config import CaptureConfig, WriteConfig
 from wirecap.engine import accounting, decisions
 from wirecap.engine.engine import Engine
 from wirecap.errors import WirecapError
+from wirecap.forward_config import ForwardConfig
 from wirecap.handlers.pipeline import Pipeline
 from wirecap.linux import netns
 from wirecap.observe.progress import Progress
@@ -46,19 +47,21 @@ class Interrupts:
         self._wake.set()
 
 
-def run_capture(config: CaptureConfig, write: WriteConfig | None, display: Progress) -> dict[str, Any]:
-    """Capture until something ends it; the summary object.
+def run_capture(
+    config: CaptureConfig, write: WriteConfig | None, display: Progress, forward: ForwardConfig | None = None
+) -> dict[str, Any]:
+    """Capture, and with ``forward`` send on, until something ends it; the summary object.
 
     A run that fails half-way raises, with the summary so far in the error's ``summary``.
     """
-    source = assemble.source_of(config, write)
+    source = assemble.source_of(config, write, forward)
     try:
-        application = assemble.application_of(config, write, source)
+        application = assemble.application_of(config, write, source, forward)
         assemble.prepare(source, application, lambda name: display.say(f"wirecap: compiling {name} (once)"))
         engine = assemble.engine_of(config, source, application)
         with Interrupts(engine.changed) as interrupts:
             netns.call(config.netns, engine.start)
-            display.say(_opening(engine))
+            display.say(_opening(engine, forward))
             try:
                 _watch(engine, application, config, display, interrupts)
             finally:
@@ -70,7 +73,7 @@ def run_capture(config: CaptureConfig, write: WriteConfig | None, display: Progr
         source.close()
 
 
-def _opening(engine: Engine) -> str:
+def _opening(engine: Engine, forward: ForwardConfig | None) -> str:
     source = engine.source
     names = ", ".join(dict.fromkeys(queue.interface for queue in source.queues))
     if source.engine == "file":
@@ -81,9 +84,11 @@ def _opening(engine: Engine) -> str:
     mode = f"advanced mode (T {engine.T} %)" if engine.advanced else "basic mode"
     pool = f"M {engine.M}, R {engine.R}"
     how = facts.get("how") or f"{facts['xdp_mode']}, {copy}"
-    return (
-        f"wirecap: capturing on {names}: {len(source.queues)} {queues}, engine {source.engine} ({how}), {mode}, {pool}"
-    )
+    doing = f"capturing on {names}"
+    if forward:
+        ways = (f"{one} -> {', '.join(map(str, targets))}" for one, targets in forward.directions)
+        doing = f"forwarding {', '.join(ways)}"
+    return f"wirecap: {doing}: {len(source.queues)} {queues}, engine {source.engine} ({how}), {mode}, {pool}"
 
 
 def _watch(

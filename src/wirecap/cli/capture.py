@@ -40,7 +40,7 @@ def _snaplen(text: str) -> int:
     return parse_size(text) or config.MAX_SNAPLEN  # tcpdump's -s 0
 
 
-def _cpus(text: str) -> tuple[int, ...]:
+def parse_cpus(text: str) -> tuple[int, ...]:
     cpus = config.parse_numbers(text, text, "0,1 or 0-3", 1 << 16)
     allowed = os.sched_getaffinity(0)
     for cpu in cpus:
@@ -49,11 +49,11 @@ def _cpus(text: str) -> tuple[int, ...]:
     return cpus
 
 
-def _buddies(text: str) -> tuple[QueueSpec, ...]:
+def parse_buddies(text: str) -> tuple[QueueSpec, ...]:
     return tuple(QueueSpec.parse(part) for part in text.split("+"))
 
 
-def _buffer(text: str) -> int:
+def parse_buffer(text: str) -> int:
     if text.strip().isdecimal():
         raise UsageError(f"-B {text}: tcpdump counts it in KiB, dumpcap in MiB", f"write the unit, as -B {text}MiB")
     return parse_size(text)
@@ -102,9 +102,9 @@ PRINTS = "it formats printed packets, and wirecap prints none"
 @engine("-M", "M", type=COUNT, default=256, show_default=True, help="Packets of a chunk.")
 @engine("-R", "R", type=COUNT, help="Chunks of a queue.  [default: 100]")
 @engine("-T", "T", type=PERCENT, default=60, show_default=True, help="Queue length that calls for a buddy, % of R.")
-@engine("--buddies", multiple=True, metavar="eth1@0-3+eth2", type=Parsed("GROUP", _buddies),
+@engine("--buddies", multiple=True, metavar="eth1@0-3+eth2", type=Parsed("GROUP", parse_buddies),
         help="A buddy group; repeatable. One of all queues if not given.")  # fmt: skip
-@engine("-B", "--buffer-size", type=Parsed("SIZE", _buffer), help="Buffer of a queue, in place of -R: 64MiB.")
+@engine("-B", "--buffer-size", type=Parsed("SIZE", parse_buffer), help="Buffer of a queue, in place of -R: 64MiB.")
 @engine("--cell", type=SIZE, default=2048, show_default=True, help="Bytes for a packet: 2048 or 4096.")
 @engine("--ring", "ring_cells", type=COUNT, help="Bound of the attached cells of a queue; 16384 if not given.")
 @engine("--fanout", type=click.Choice(config.FANOUTS), default="hash", show_default=True,
@@ -114,7 +114,7 @@ PRINTS = "it formats printed packets, and wirecap prints none"
 @engine("--kernel-filter", type=click.Choice(["drop", "host"]),
         help="Run the filter in the XDP program; what it does not want is dropped, or goes to the host.")  # fmt: skip
 @engine("--capture-threads", type=COUNT, help="One for each queue if not given.")
-@engine("--cpus", type=Parsed("LIST", _cpus), default=(), help="CPUs to pin threads to: 0,1.")
+@engine("--cpus", type=Parsed("LIST", parse_cpus), default=(), help="CPUs to pin threads to: 0,1.")
 @engine("--timeout", "timeout_ns", type=DURATION, default=1_000_000, help="Wait for a full chunk.  [default: 1ms]")
 @engine("--keep-going", is_flag=True, help="Count and skip a packet on which a handler fails.")
 @output("-q", "--quiet", is_flag=True, help="No live line; the counters at the end only.")
@@ -206,7 +206,7 @@ def _capture_config(given: dict[str, Any], expression: str) -> CaptureConfig:
         engine=given["engine"],
         mode=given["mode"],
         xdp_mode=given["xdp_mode"],
-        pool=_pool(given),
+        pool=pool_of(given),
         T=given["T"],
         handlers=given["handlers"],
         filter=expression,
@@ -235,7 +235,7 @@ def _sooner(one: int | None, other: int | None) -> int | None:
     return min((limit for limit in (one, other) if limit is not None), default=None)
 
 
-def _pool(given: dict[str, Any]) -> PoolConfig:
+def pool_of(given: dict[str, Any]) -> PoolConfig:
     M, R, cell = given["M"], given["R"], given["cell"]
     if given["buffer_size"] is None:
         return PoolConfig(M, 100 if R is None else R, cell)

@@ -23,8 +23,10 @@ def counters(summary: Mapping[str, Any], writing: bool = False) -> list[str]:
         lines.append(_line(packets["filtered_out"], "not wanted by filter"))
     if packets["offloaded"]:
         lines.append(_line(packets["offloaded"], "handed to a buddy"))
-    if packets["forwarded"]:
+    if packets["forwarded"] or "outputs" in summary:
         lines.append(_line(packets["forwarded"], "forwarded"))
+    if packets.get("reordered"):
+        lines.append(_line(packets["reordered"], "sent behind later ones of their queue"))
     if writing and packets["written"] != packets["delivered"]:
         lines.append(_line(packets["written"], "written"))
     drops = [_line(number, f"dropped: {name.replace('_', ' ')}") for name, number in packets["drops"].items() if number]
@@ -37,6 +39,15 @@ def per_queue(summary: Mapping[str, Any]) -> list[str]:
         f"{row['interface']} queue {row['queue']}: {row['received']} received, {row['delivered']} captured,"
         f" {row['offloaded']} handed to a buddy, {row['dropped']} dropped"
         for row in summary["per_queue"]
+    ]
+
+
+def outputs(summary: Mapping[str, Any]) -> list[str]:
+    """One line for each transmit queue."""
+    return [
+        f"{row['interface']} transmit queue {row['queue']}: {row['forwarded']} forwarded,"
+        f" {sum(row['drops'].values())} dropped"
+        for row in summary["outputs"]
     ]
 
 

@@ -22,6 +22,7 @@ from wirecap.errors import UsageError, WirecapError
 SECTIONS: dict[str, dict[str, str]] = {
     "Capture": {
         "capture": "Capture from interfaces or a file, into a file or a handler.",
+        "forward": "Receive on one interface, send on another: a middlebox, or a tap for several tools.",
     },
     "Send": {
         "replay": "A capture file onto an interface, as recorded or at any speed.",

@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from wirecap.handlers.forward import Forwarder
+from wirecap.handlers.pipeline import Pipeline
 from wirecap.kernels import handle as h
 from wirecap.kernels import lanes
 from wirecap.kernels import pool as k
@@ -31,6 +33,7 @@ class QueueCounts:
     delivered_octets: int = 0
     filtered_out: int = 0
     offloaded: int = 0
+    forwarded: int = 0
     pending: int = 0
     """On the way through the engine; 0 once it has stopped."""
     drops: dict[str, int] = field(default_factory=dict)
@@ -83,6 +86,8 @@ def _queue(engine: Engine, number: int, hook: HookCounts) -> QueueCounts:
         delivered=tally[h.DELIVERED], delivered_octets=tally[h.DELIVERED_OCTETS],
         filtered_out=tally[h.FILTERED] + hook.filtered, offloaded=tally[h.DELIVERED_OFFLOADED], drops=drops,
     )  # fmt: skip
+    if isinstance(engine.application, Pipeline) and engine.application.forwarder:
+        _sent(engine, engine.application.forwarder, number, counts)
     left = counts.received - counts.delivered - counts.filtered_out - counts.dropped
     if engine.stopped:
         waiting, waiting_octets = _in_slots(engine, number)
@@ -97,6 +102,19 @@ def _queue(engine: Engine, number: int, hook: HookCounts) -> QueueCounts:
     else:
         counts.pending = left
     return counts
+
+
+def _sent(engine: Engine, forwarder: Forwarder, queue: int, counts: QueueCounts) -> None:
+    """Of a forwarder's packets only those that were sent are delivered; the others are dropped, by name."""
+    given = counts.delivered
+    counts.delivered = counts.forwarded = forwarder.forwarded(queue)
+    counts.drops |= forwarder.lost(queue)
+    if engine.stopped:
+        counts.drops["tx_unfinished"] = forwarder.unfinished(queue)
+        if engine.failure():  # what the thread that failed had in hand
+            counts.drops["handler_failed"] = given - counts.forwarded - sum(
+                counts.drops[name] for name in (*forwarder.lost(queue), "tx_unfinished")
+            )  # fmt: skip
 
 
 def _in_slots(engine: Engine, queue: int) -> tuple[int, int]:
@@ -121,7 +139,7 @@ def as_dict(engine: Engine, written: int = 0, written_octets: int = 0) -> dict[s
     source = engine.source
     facts = source.describe()
     drops = {name: count for name, count in summary.drops().items() if count}
-    return {
+    found: dict[str, Any] = {
         "engine": source.engine,
         "mode": "advanced" if engine.advanced else "basic",
         "xdp_mode": facts["xdp_mode"],
@@ -137,7 +155,7 @@ def as_dict(engine: Engine, written: int = 0, written_octets: int = 0) -> dict[s
             "delivered": summary.total("delivered"),
             "filtered_out": summary.total("filtered_out"),
             "written": written,
-            "forwarded": 0,
+            "forwarded": summary.total("forwarded"),
             "offloaded": summary.total("offloaded"),
             "dropped": summary.total("dropped"),
             "drops": drops,
@@ -152,3 +170,7 @@ def as_dict(engine: Engine, written: int = 0, written_octets: int = 0) -> dict[s
             for q in summary.queues
         ],
     }  # fmt: skip
+    if isinstance(engine.application, Pipeline) and engine.application.forwarder:
+        found["packets"]["reordered"] = engine.application.forwarder.reordered()
+        found["outputs"] = engine.application.forwarder.outputs()
+    return found

@@ -38,7 +38,9 @@ class Engine:
         self.consumers = self.layout.handlers + self.layout.writers
         if not groups or not self.layout.sharing:
             groups = [list(range(self.layout.handlers))]
-        self.pool = build(source, M, R, self.layout.consumer_of, groups, self.consumers, decisions)
+        self.pool = build(
+            source, M, R, self.layout.consumer_of, groups, self.consumers, decisions, self.layout.transmits
+        )
         self.pool.control[k.LIMIT] = limit
         self.pool.control[k.THRESHOLD] = T
         self.pool.control[k.ADVANCED] = advanced and self.layout.sharing

@@ -12,18 +12,20 @@ from wirecap.source.base import Source
 
 
 def build(
-    source: Source, M: int, R: int, consumer_of: list[int], groups: list[list[int]], consumers: int, decisions: int = 0
-) -> k.Pool:
+    source: Source, M: int, R: int, consumer_of: list[int], groups: list[list[int]], consumers: int, decisions: int = 0,
+    transmits: bool = False,
+) -> k.Pool:  # fmt: skip
     """The pool of every home queue of ``source``.
 
     consumer_of: the home consumer of each home queue.  groups: buddy groups, lists of consumers; every home
     consumer is in exactly one.  consumers: how many there are, writers behind handlers included.
-    decisions: how many offload decisions to keep.
+    decisions: how many offload decisions to keep.  transmits: cells may leave by a TX ring.
     """
     queues = len(source.queues)
     slots = 2 * R
     total = queues * slots
     lane_words, _, mask = lanes.allocate(consumers + queues, total)
+    returned, _, return_mask = lanes.allocate(queues, R * M)
     captured = np.zeros((total, M), np.uint32)
     pool = k.Pool(
         arena=source.arena,
@@ -40,7 +42,9 @@ def build(
         control=np.zeros(k.CONTROL_WORDS, np.int64),
         tallies=np.zeros((consumers, queues, TALLY_WORDS), np.int64),
         decisions=np.zeros((decisions, k.DECISION_WORDS + consumers), np.int64),
+        returned=returned if transmits else np.zeros(0, np.int64),
     )
+    pool.control[k.RETURN_MASK] = return_mask
     pool.control[k.LANE_MASK] = mask
     pool.control[k.CAPACITY] = R
     group_of = {}

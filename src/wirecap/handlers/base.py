@@ -28,6 +28,8 @@ class Layout:
     sharing: bool = True
     threads: bool = True
     """False: the caller takes the chunks itself."""
+    transmits: bool = False
+    """Cells may leave by a TX ring."""
 
 
 class Application(Protocol):

@@ -14,10 +14,12 @@ from wirecap.handlers import python_loop
 from wirecap.handlers.base import Layout, NativeHandler, Selection
 from wirecap.handlers.compiled import CompiledHandler
 from wirecap.handlers.failure import failed, reason
+from wirecap.handlers.forward import Forwarder
 from wirecap.handlers.python import PythonHandler
 from wirecap.handlers.write import Writer
 from wirecap.kernels import handle as h
 from wirecap.kernels import libc
+from wirecap.kernels.forward import forward_loop
 from wirecap.kernels.lanes import EMPTY
 
 if TYPE_CHECKING:
@@ -35,12 +37,13 @@ class Pipeline:
 
     def __init__(
         self, handlers: Sequence[Handler], writer: Writer | None = None, selection: Selection | None = None,
-        keep_going: bool = False,
+        keep_going: bool = False, forwarder: Forwarder | None = None,
     ) -> None:  # fmt: skip
         if len(handlers) > h.STAGES:
             raise UsageError(f"{len(handlers)} handlers in a row", f"at most {h.STAGES} fit one thread")
         self.handlers, self.writer, self.keep_going = list(handlers), writer, keep_going
         self.selection = selection or Selection()
+        self.forwarder = forwarder
         self.failures = [0] * len(self.handlers)
         """Packets on which each handler failed (chunks, where it takes chunks)."""
         self.states: list[NDArray[np.int64]] = []
@@ -53,7 +56,7 @@ class Pipeline:
             consumer_of = [self.writer.of_queue(queue) for queue in range(queues)]
             self._layout = Layout(consumer_of, writers, sharing=False)
         else:
-            self._layout = Layout(list(range(queues)), queues, writers)
+            self._layout = Layout(list(range(queues)), queues, writers, transmits=self.forwarder is not None)
         return self._layout
 
     @property
@@ -62,6 +65,8 @@ class Pipeline:
 
     def kernels(self) -> list[Any]:
         loop = [h.next_chunk, h.hand_on] if self.in_python else [h.handler_loop, h.nothing]
+        if self.forwarder:
+            loop = [loop[0] if self.in_python else h.nothing, *self.forwarder.kernels(self.in_python)]
         processes = [handler.process for handler in self.handlers if not isinstance(handler, PythonHandler)]
         return [
             *(loop if self.handlers or not self.writer else []), self.selection.kernel, *processes,
@@ -81,6 +86,8 @@ class Pipeline:
         self.states = [self._states(consumer) for consumer in range(self._layout.handlers)]
         if self.writer:
             self.writer.open(engine)
+        if self.forwarder:
+            self.forwarder.open(engine, engine.consumers)
 
     def _states(self, consumer: int) -> NDArray[np.int64]:
         given = {
@@ -113,15 +120,22 @@ class Pipeline:
         processes = tuple(handler.process for handler in self.handlers if not isinstance(handler, PythonHandler))
         chain = processes + (h.nothing,) * (h.STAGES - len(processes))
         failure = np.zeros(4, np.int64)
-        ended = h.handler_loop(
-            engine.pool, consumer, self.selection.kernel, self.selection.state, chain, self.states[consumer],
-            self._settings(), failure, libc.scratch(),
-        )  # fmt: skip
+        given = (self.selection.kernel, self.selection.state, chain, self.states[consumer], self._settings())
+        if self.forwarder:
+            own = self.forwarder.sender(engine.M)
+            ended = forward_loop(
+                engine.pool, engine.source.rings, self.forwarder.arrays, consumer, *given, own.sending, own.choice,
+                own.wanted, failure, libc.scratch(),
+            )  # fmt: skip
+        else:
+            ended = h.handler_loop(engine.pool, consumer, *given, failure, libc.scratch())
         if ended:
             stage, packet, slot, _ = failure.tolist()
             raise failed(engine, self.handlers[stage], slot, packet, self.states[consumer][stage])
 
     def close(self, engine: Engine) -> None:
+        if self.forwarder:
+            self.forwarder.flush(engine)
         for stage, handler in enumerate(self.handlers):
             if isinstance(handler, CompiledHandler):
                 self.failures[stage] += sum(handler.failures(states[stage]) for states in self.states)

@@ -24,6 +24,7 @@ def run(pipeline: Pipeline, engine: Engine, consumer: int, settings: NDArray[np.
     pool, selection, scratch = engine.pool, pipeline.selection, libc.scratch()
     select = h.address_of(selection.kernel)
     records = [handler.state() if isinstance(handler, PythonHandler) else () for handler in pipeline.handlers]
+    own = pipeline.forwarder.sender(engine.M) if pipeline.forwarder else None
     while True:
         code = int(h.next_chunk(pool, consumer, select, selection.state, scratch))
         if code == h.CLOSED:
@@ -33,7 +34,10 @@ def run(pipeline: Pipeline, engine: Engine, consumer: int, settings: NDArray[np.
         slot, count = code >> 32, code & 0xFFFFFFFF
         for stage in range(len(pipeline.handlers) if count else 0):
             _handle(pipeline, engine, consumer, stage, records[stage], slot, count)
-        h.hand_on(pool, slot, settings)
+        if own and pipeline.forwarder:
+            pipeline.forwarder.send(engine, consumer, slot, own)
+        else:
+            h.hand_on(pool, slot, settings)
 
 
 def _handle(

@@ -26,6 +26,7 @@ from wirecap.kernels.pool import (
     open_slot,
     reclaim,
     spare_slots,
+    take_cells,
 )
 from wirecap.kernels.rings import (
     LEDGER,
@@ -101,6 +102,8 @@ def turn(pool, rings, queue, now, timeout_ns, depths, scratch):
     queues = pool.queues
     exhausted = queues[q + FREE_CELLS] == 0
     returned = reclaim(pool, queue, True)
+    if pool.returned.size:
+        returned += take_cells(pool, queue)
     available = peek(pool, rings, q)
     left = queues[q + SUBMITTED] - queues[q + TAKEN] - available
     if left == 0 or queues[q + SHORT]:

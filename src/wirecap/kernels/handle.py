@@ -68,6 +68,12 @@ def nothing(arena, address, captured, original, stamp, n, state):
 @inline
 def next_slot(pool, consumer, scratch):
     """Wait for a chunk: its slot; TIMED_OUT when none came for a while; CLOSED when none will come."""
+    return next_slot_within(pool, consumer, WAIT_NS, scratch)
+
+
+@inline
+def next_slot_within(pool, consumer, wait_ns, scratch):
+    """``next_slot`` with its own idea of a while."""
     base = lane(pool, consumer)
     phase = load(pool.control, PHASE)
     if phase == ABORT:
@@ -76,7 +82,7 @@ def next_slot(pool, consumer, scratch):
     if slot == EMPTY:
         if phase >= CLOSE:
             return CLOSED
-        wait(pool.lanes, base, WAIT_NS, scratch)
+        wait(pool.lanes, base, wait_ns, scratch)
         return TIMED_OUT
     return slot
 

@@ -1,6 +1,7 @@
 """The ring-buffer pool: who owns which cell and which slot, and the moves between owners.
 
     cell:  free stack -> fill ring (attached) -> RX ring -> a slot's row (captured) -> recycle -> free stack
+                                             or -> TX ring (in transmission) -> lane of returned cells -> free stack
     slot:  free stack -> FILLING -> CAPTURED -> RECYCLED -> free stack
 
 Only the home capture thread touches a queue's stacks and its filling slot.  A handler owns a slot from
@@ -19,7 +20,7 @@ from numba import types
 
 from wirecap.kernels.atomics import compare_swap, fetch_add, load, store
 from wirecap.kernels.jit import i64, inline, kernel, octets, table, words
-from wirecap.kernels.lanes import EMPTY, PLACES, depth, pop, push
+from wirecap.kernels.lanes import EMPTY, HEAD, PLACES, TAIL, depth, pop, push
 from wirecap.kernels.policy import choose
 
 FREE, FILLING, CAPTURED, RECYCLED = 0, 1, 2, 3
@@ -40,7 +41,7 @@ RING_WORDS = 16
 
 # words of Pool.control, shared by all threads of an engine
 PHASE, CLOCK_OFFSET, LIMIT, BUDGET, THRESHOLD, CAPACITY, ADVANCED, REFUSED, LANE_MASK = range(9)
-DECIDED = 9
+DECIDED, RETURN_MASK = 9, 10
 CONTROL_WORDS = 16
 RUN, DRAIN, CLOSE, FINISH, ABORT = range(5)  # CLOSE: no more chunks for handlers; FINISH: nor for writers
 
@@ -66,11 +67,12 @@ class Pool(NamedTuple):
     control: Any  # int64 (CONTROL_WORDS,)
     tallies: Any  # int64 (C, Q, TALLY_WORDS): each consumer's counters, by home queue
     decisions: Any  # int64 (N, DECISION_WORDS + C): the last N offload decisions; N = 0: none are kept
+    returned: Any  # int64: a lane of completed cells for each home queue; empty where nothing is transmitted
 
 
 POOL = types.NamedTuple(
     (octets, table, types.uint32[:, ::1], types.uint32[:, ::1], table, words, words, table, table, words, table, words,
-     types.int64[:, :, ::1], table),
+     types.int64[:, :, ::1], table, words),
     Pool,
 )  # fmt: skip
 
@@ -178,6 +180,36 @@ def reclaim(pool, queue, with_cells):
         pool.free_slots[queue, pool.queues[q + FREE_SLOTS]] = slot
         pool.queues[q + FREE_SLOTS] += 1
         slots += 1
+
+
+@inline
+def give_cells(pool, home, entries, first, mask, count):
+    """Completed cells go home: ``count`` addresses from entry ``first`` of a completion ring.  Any thread."""
+    base = home * (PLACES + pool.control[RETURN_MASK] + 1)
+    ticket = fetch_add(pool.returned, base + TAIL, count)
+    for i in range(count):
+        place = base + PLACES + ((ticket + i) & pool.control[RETURN_MASK])
+        store(pool.returned, place, entries[(first + i) & mask] + 1)
+
+
+@inline
+def take_cells(pool, queue):
+    """Take completed cells back onto the free stack; how many came.  The home capture thread."""
+    q = queue * QUEUE_WORDS
+    base = queue * (PLACES + pool.control[RETURN_MASK] + 1)
+    head = first = pool.returned[base + HEAD]
+    top = pool.queues[q + FREE_CELLS]
+    while True:
+        place = base + PLACES + (head & pool.control[RETURN_MASK])
+        cell = load(pool.returned, place) - 1
+        if cell < 0:
+            break
+        store(pool.returned, place, 0)
+        pool.free_cells[queue, top + head - first] = cell
+        head += 1
+    store(pool.returned, base + HEAD, head)
+    pool.queues[q + FREE_CELLS] = top + head - first
+    return head - first
 
 
 @kernel(types.boolean(POOL, i64, i64))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -18,6 +19,7 @@ from wirecap.linux.memory import Region
 
 AF_XDP, SOL_XDP = 44, 283
 MMAP_OFFSETS, RX_RING, TX_RING, UMEM_REG, FILL_RING, COMPLETION_RING, STATISTICS, OPTIONS = 1, 2, 3, 4, 5, 6, 7, 8
+MAX_TX_BUDGET = 9  # XDP_MAX_TX_SKB_BUDGET, Linux 6.17
 SHARED_UMEM, COPY, NEED_WAKEUP = 1, 2, 8
 _PAGE_OFFSETS = {RX_RING: 0, TX_RING: 0x80000000, FILL_RING: 0x100000000, COMPLETION_RING: 0x180000000}
 _OFFSET_INDEX = {RX_RING: 0, TX_RING: 1, FILL_RING: 2, COMPLETION_RING: 3}
@@ -98,6 +100,14 @@ class Socket:
     def statistics(self) -> Statistics:
         dropped, _, _, full, empty, _ = struct.unpack("<6Q", self._get(STATISTICS, 48))
         return Statistics(dropped, full, empty)
+
+    def prepare_sending(self, frames_per_call: int, buffer_bytes: int) -> None:
+        """In copy mode: how many frames a system call takes (where the kernel lets that be chosen), and how many
+        bytes the frames under way may have in all; the kernel doubles ``buffer_bytes`` (socket(7)).
+        """
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(SOL_XDP, MAX_TX_BUDGET, struct.pack("<I", frames_per_call))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer_bytes)
 
     def send_error(self) -> int:
         """Ask the kernel to send what is in the TX ring; 0, or the errno with which it refuses."""

@@ -23,6 +23,7 @@ from wirecap.linux.promiscuous import Promiscuous
 from wirecap.linux.xdp_program import STAMPS, Hook, Ledger, best_clock, make_ledger
 from wirecap.source.base import CaptureSettings, HookCounts, SourceQueue
 from wirecap.source.rings import equip_queue, ring_counts, ring_sizes, run_capture
+from wirecap.source.wires import SEND_BUFFER_BYTES, TX_BUDGET, TX_ENTRIES, WireTable
 
 GENERIC_GRACE_S = 0.01
 """Native detaching waits for the packets under way; generic detaching does not."""
@@ -47,6 +48,7 @@ class XdpSource:
     attached per queue, None for the default; use_clock: of the kernel's stamps, 'tai' or 'monotonic', None for the
     best there is, 'none' for stamps by the capture thread, one for all packets of a turn;
     filter: runs inside the kernel, unwanted packets are dropped there ('drop') or go to the 'host'.
+    wires: where packets are sent on; a wire on a queue that is captured too has that queue's socket.
     """
 
     engine = "xdp"
@@ -56,7 +58,7 @@ class XdpSource:
     def __init__(
         self, nics: list[Nic], cells_per_queue: int, cell: int = 2048, ring: int | None = None,
         xdp_mode: str = "auto", use_clock: str | None = None, promiscuous: bool = False,
-        filter: Program | None = None, unwanted: str = "drop",
+        filter: Program | None = None, unwanted: str = "drop", wires: WireTable | None = None,
     ) -> None:  # fmt: skip
         self.cell, self._mode = cell, xdp_mode
         self._clock = use_clock or best_clock()
@@ -66,7 +68,9 @@ class XdpSource:
         self._attached, rx_entries, fill_entries = ring_sizes(cells_per_queue, ring)
         self.arena = memory.cells(len(self.queues) * cells_per_queue * cell)
         per_queue = sum(memory.page_round(1024 + n) for n in (rx_entries * 16, fill_entries * 8, 1024))
-        self._region = memory.Region(len(self.queues) * (per_queue + 3 * 4096))
+        self.wires = wires
+        sending = len(wires.places) * 5 * memory.page_round(1024 + 2 * TX_ENTRIES * 16) if wires else 0
+        self._region = memory.Region(len(self.queues) * (per_queue + 3 * 4096) + sending)
         self._ledger = make_ledger(sum(nic.rx_queues for nic in nics), rx_entries)
         self._first_entry = np.cumsum([0, *(nic.rx_queues for nic in nics)]).tolist()
         self._entry_words = STAMPS + rx_entries
@@ -88,22 +92,45 @@ class XdpSource:
         self._promiscuous = [Promiscuous(nic.index) for nic in nics] if promiscuous else []
         self._sockets: list[xsk.Socket] = []
         self._rings: list[tuple[xsk.Ring, xsk.Ring]] = []
-        for _ in self.queues:
-            self._open_socket(rx_entries, fill_entries)
+        places = {(q.interface, q.queue) for q in self.queues}
+        sent_on = (
+            {(wires.outputs[number].name, queue): wire for wire, (number, queue) in enumerate(wires.places)}
+            if wires
+            else {}
+        )
+        for place in self.queues:
+            self._open_socket(rx_entries, fill_entries, sent_on.get((place.interface, place.queue)))
+        self._senders = [(wire, self._open_sender(wire)) for place, wire in sent_on.items() if place not in places]
         self.modes: list[str] = []
         self.zero_copy = False
         octets = self._region.octets
         ledger = np.frombuffer(self._ledger.mapped(), np.int64)
         self.rings = Rings(octets.view(np.int64), octets.view(np.uint32), ledger)
 
-    def _open_socket(self, rx_entries: int, fill_entries: int) -> None:
+    def _open_socket(self, rx_entries: int, fill_entries: int, wire: int | None) -> None:
         socket = xsk.Socket(self._region)
         if not self._sockets:
             socket.register(self.arena, self.cell)
         self._sockets.append(socket)
         fill = socket.ring(xsk.FILL_RING, fill_entries)
-        socket.ring(xsk.COMPLETION_RING, xsk.COMPLETION_ENTRIES)
         self._rings.append((fill, socket.ring(xsk.RX_RING, rx_entries)))
+        if wire is None:
+            socket.ring(xsk.COMPLETION_RING, xsk.COMPLETION_ENTRIES)
+        else:
+            self._equip_wire(socket, wire)
+
+    def _open_sender(self, wire: int) -> xsk.Socket:
+        """A socket that only sends."""
+        socket = xsk.Socket(self._region)
+        socket.ring(xsk.FILL_RING, xsk.COMPLETION_ENTRIES)  # the kernel wants one; it stays empty
+        self._equip_wire(socket, wire)
+        return socket
+
+    def _equip_wire(self, socket: xsk.Socket, wire: int) -> None:
+        assert self.wires
+        done = socket.ring(xsk.COMPLETION_RING, 2 * TX_ENTRIES)
+        self.wires.equip(wire, socket.fd, socket.ring(xsk.TX_RING, TX_ENTRIES), done)
+        socket.prepare_sending(TX_BUDGET, SEND_BUFFER_BYTES)
 
     def equip(self, pool: k.Pool, cells_per_queue: int) -> None:
         self._control, self._words = pool.control, pool.queues
@@ -129,8 +156,12 @@ class XdpSource:
         for nic, hook in zip(self._nics, self._hooks, strict=True):
             for queue in nic.queues:
                 number = numbers[nic.name, queue]
-                self._bind(nic, queue, number)
+                self._bind(nic.name, nic.index, queue, self._sockets[number])
                 hook.sockets.update(queue, self._sockets[number].fd.to_bytes(4, "little"))
+        for wire, socket in self._senders:
+            assert self.wires
+            output, queue = self.wires.places[wire]
+            self._bind(self.wires.outputs[output].name, self.wires.outputs[output].index, queue, socket)
         self.zero_copy = self._sockets[0].zero_copy()
         self._words[UNSTAMPED :: k.QUEUE_WORDS] = self._clock == "none"
         if self.zero_copy:  # the driver takes cells ahead of the packets; what finds none never comes to the hook
@@ -138,30 +169,19 @@ class XdpSource:
             self.rings.ledger[self._words[LEDGER :: k.QUEUE_WORDS] + OFFERED] = _NO_END
         self.modes = [h.attach(n.name, n.index, self._mode) for n, h in zip(self._nics, self._hooks, strict=True)]
 
-    def _bind(self, nic: Nic, queue: int, number: int) -> None:
+    def _bind(self, name: str, index: int, queue: int, socket: xsk.Socket) -> None:
         first = self._sockets[0]
+        flags = xsk.NEED_WAKEUP | (xsk.COPY if self._mode == "generic" else 0) if socket is first else 0
         try:
-            flags = 0 if number else xsk.NEED_WAKEUP | (xsk.COPY if self._mode == "generic" else 0)
-            self._bind_when_free(number, nic.index, queue, flags, None if number == 0 else first)
+            _bind_when_free(socket, index, queue, flags, None if socket is first else first)
         except SystemCallError as error:
             hints = {
                 errno.EBUSY: "another AF_XDP socket has the queue: stop its owner",
-                errno.ENETDOWN: f"set it up first: ip link set {nic.name} up",
+                errno.ENETDOWN: f"set it up first: ip link set {name} up",
                 errno.EINVAL: "the queue or the combination of NICs is refused by the driver; try --xdp-mode generic",
             }
-            message = f"{nic.name} queue {queue}: {error.message}"
+            message = f"{name} queue {queue}: {error.message}"
             raise SystemCallError(message, error.errno, hints.get(error.errno, error.hint)) from None
-
-    def _bind_when_free(self, number: int, index: int, queue: int, flags: int, first: xsk.Socket | None) -> None:
-        """Bind; the kernel releases a queue in the background, a moment after its last owner closed it."""
-        end = time.monotonic() + RELEASE_S
-        while True:
-            try:
-                return self._sockets[number].bind(index, queue, flags, first)
-            except SystemCallError as error:
-                if error.errno != errno.EBUSY or time.monotonic() >= end:
-                    raise
-                time.sleep(0.01)
 
     def _set_clock(self) -> None:
         """The offset to UTC, measured again and again: the monotonic clock is not slewed as UTC is."""
@@ -206,7 +226,7 @@ class XdpSource:
             hook.close()
         for holder in self._promiscuous:
             holder.close()
-        for socket in self._sockets:
+        for socket in [*self._sockets, *(sender for _, sender in self._senders)]:
             socket.close()
         self._region.close()
         self._ledger.close()
@@ -219,3 +239,15 @@ def _inside_kernel(filter: Program) -> list[Insn]:
         filter, data=p.FILTER_DATA, data_end=p.FILTER_DATA_END, scratch=p.FILTER_SCRATCH, stack=p.FILTER_STACK,
         accept=p.FILTER_ACCEPT, reject=p.FILTER_REJECT,
     )  # fmt: skip
+
+
+def _bind_when_free(socket: xsk.Socket, index: int, queue: int, flags: int, first: xsk.Socket | None) -> None:
+    """Bind; the kernel releases a queue in the background, a moment after its last owner closed it."""
+    end = time.monotonic() + RELEASE_S
+    while True:
+        try:
+            return socket.bind(index, queue, flags, first)
+        except SystemCallError as error:
+            if error.errno != errno.EBUSY or time.monotonic() >= end:
+                raise
+            time.sleep(0.01)

@@ -27,6 +27,9 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Send": {
         "replay": "A capture file onto an interface, as recorded or at any speed.",
     },
+    "Without a NIC": {
+        "simulate": "Capture engines on a workload, in virtual time.",
+    },
     "Try it": {
         "demo": "The first-minute tour: a burst, a slow handler, nothing lost.",
         "testbed": "Make, remove and show veth NICs with several queues.",

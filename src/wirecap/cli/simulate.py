@@ -1,0 +1,162 @@
+"""``wirecap simulate``: capture engines on a workload, in virtual time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wirecap import config, units
+from wirecap.cli.parameters import COUNT, DURATION, PERCENT, Command, section
+from wirecap.errors import UsageError
+
+HELP = """Capture engines on a workload, in virtual time.
+
+The engines are models of PF_RING (Type I), DNA and NETMAP (Type II) and WireCAP, as the paper compares
+them; WireCAP's offload decisions and counters are those of a live capture (docs/simulator.md).
+
+\b
+  wirecap simulate --engine all --queues 4
+  wirecap simulate --workload burst:packets=1M,rate=14.88Mpps -M 256 -R 500
+  wirecap simulate -r trace.pcap --queues 6 --mode advanced --handler pkt_handler:rate=5000
+"""
+
+ENGINES = ("all", "pf_ring", "dna", "netmap", "wirecap")
+DEFAULT_WORKLOAD = "border-router"
+
+what = section("Engine")
+traffic = section("Traffic")
+work = section("Handler")
+output = section("Output")
+
+
+@click.command(cls=Command, help=HELP)
+@what(
+    "--engine", "names", multiple=True, type=click.Choice(ENGINES), help="Which model; repeatable.  [default: wirecap]"
+)
+@what("--mode", type=click.Choice(config.MODES), default="basic", show_default=True,
+      help="advanced: queues in trouble hand chunks to idle ones.")  # fmt: skip
+@what("-M", "M", type=COUNT, default=256, show_default=True, help="Packets of a chunk.")
+@what("-R", "R", type=COUNT, default=100, show_default=True, help="Chunks of a queue.")
+@what("-T", "T", type=PERCENT, default=60, show_default=True, help="Queue length that calls for a buddy, % of R.")
+@what("--timeout", "timeout_ns", type=DURATION, default="1ms", show_default=True, help="For a partial chunk.")
+@what("--ring", type=COUNT, default=1024, show_default=True, help="Descriptors of a receive ring.")
+@what("--slots", type=COUNT, default=4096, show_default=True, help="Copies that PF_RING's ring holds.")
+@traffic("--workload", "workload_text", metavar="NAME[:KEY=VALUE,...]",
+         help="burst:packets=1M,rate=14.88Mpps; poisson:packets=1M,rate=100kpps;"
+         " onoff:rate=200kpps,on=10ms,off=90ms,duration=10s; border-router.  [default: border-router]")  # fmt: skip
+@traffic("-r", "trace", metavar="FILE", help="The packets of a pcap or pcapng file, through RSS onto the queues.")
+@traffic("--speed", type=float, default=1.0, show_default=True, help="With -r: times as fast as recorded.")
+@traffic("--queues", type=COUNT, help="Receive queues.  [default: 6 for the border router, else 1]")
+@traffic("--share", metavar="A,B,...", help="What part of the packets each queue gets; evenly if not given.")
+@work("--handler", default="pkt_handler:x=300", show_default=True, metavar="NAME:KEY=VALUE",
+      help="pkt_handler:x=300, pkt_handler:rate=38844, exponential:rate=R, lognormal:rate=R,sigma=S, costs:file=F"
+      " (a cost in ns on each line).")  # fmt: skip
+@work("--forward", is_flag=True, help="Send handled packets on, through a NIC of 10 Gbit/s.")
+@work("--seed", type=COUNT, default=1, show_default=True, help="Of a handler's random costs.")
+@output("--json", "json_file", metavar="FILE", help="Write the results as JSON; - is stdout.")
+@output("-v", "--verbose", is_flag=True, help="Each queue too.")
+def command(
+    names: tuple[str, ...], workload_text: str | None, trace: str | None, speed: float, queues: int | None,
+    share: str | None, handler: str, forward: bool, seed: int, json_file: str | None, verbose: bool, **settings: Any,
+) -> None:  # fmt: skip
+    from wirecap.sim import load
+    from wirecap.sim.simulate import compare
+
+    if not 0 <= seed < 1 << 31:
+        raise UsageError(f"a seed of {seed}", "it is below 2147483648")
+    engines = [_engine(name, settings) for name in _names(names)]
+    if forward and "all" in names:
+        engines = [engine for engine in engines if engine.forwards]
+    elif forward and not all(engine.forwards for engine in engines):
+        raise UsageError("NETMAP does not forward: its sync calls do not work per queue", "leave out --engine netmap")
+    cost = load.parse(handler)
+    packets = _workload(workload_text, trace, speed, queues, share)
+    transmit_ps = TRANSMIT_PS if forward else 0
+    found = compare(engines, packets, cost, seed=seed, transmit_ps=transmit_ps, tell=_tell)
+    if json_file != "-":
+        _show(found, verbose)
+    if json_file:
+        _write(json_file, found)
+
+
+TRANSMIT_PS = 67_200
+"""A frame of 64 bytes on a wire of 10 Gbit/s."""
+
+
+def _names(names: tuple[str, ...]) -> list[str]:
+    return list(ENGINES[1:]) if "all" in names else list(dict.fromkeys(names)) or ["wirecap"]
+
+
+def _engine(name: str, settings: dict[str, Any]) -> Any:
+    from wirecap.sim import engines
+
+    ring = settings["ring"]
+    if name == "wirecap":
+        return engines.WireCap(
+            settings["M"], settings["R"], settings["T"], settings["mode"] == "advanced", ring,
+            timeout_ps=settings["timeout_ns"] * 1000,
+        )  # fmt: skip
+    if name == "pf_ring":
+        return engines.PfRing(ring, settings["slots"])
+    return engines.Dna(ring) if name == "dna" else engines.Netmap(ring)
+
+
+def _workload(text: str | None, trace: str | None, speed: float, queues: int | None, share: str | None) -> Any:
+    from wirecap.sim import workload_spec
+    from wirecap.sim.workload import even
+
+    if text and trace:
+        raise UsageError("both a workload and a file", "give --workload or -r")
+    if queues is not None and not 1 <= queues <= workload_spec.SHARES_MOST:
+        raise UsageError(f"{queues} queues", f"a NIC has 1 to {workload_spec.SHARES_MOST}")
+    if trace:
+        from wirecap.sim.trace import read
+
+        if share:
+            raise UsageError("a file's packets have their queues from RSS", "leave --share out, give --queues")
+        return read(trace, queues or 1, speed)
+    text = text or DEFAULT_WORKLOAD
+    shares = workload_spec.parse_shares(share) if share else even(queues or (6 if text == DEFAULT_WORKLOAD else 1))
+    if queues is not None and len(shares) != queues:
+        raise UsageError(f"{queues} queues and {len(shares)} shares", "give each queue a share")
+    return workload_spec.parse(text, shares)
+
+
+def _tell(name: str) -> None:
+    click.echo(f"wirecap: compiling {name} (once)", err=True)
+
+
+def _show(found: dict[str, Any], verbose: bool) -> None:
+    from wirecap.cli import closing
+
+    click.echo(
+        f"{found['workload']}: {found['packets']:,} packets in {found['workload_s']:.6g} s,"
+        f" handler {found['handler']} ({units.format_packet_rate(found['handler_pps'])} a thread)"
+    )
+    for result in found["results"]:
+        packets = result["packets"]
+        drops = [f"{number:,} {name.replace('_', ' ')}" for name, number in packets["drops"].items()]
+        offloaded = f", {packets['offloaded']:,} handed to a buddy" if packets["offloaded"] else ""
+        click.echo(
+            f"  {result['label']:<25} {packets['delivered']:>13,} captured{offloaded},"
+            f" {100 * result['drop_rate']:.2f} % dropped" + (f" ({', '.join(drops)})" if drops else "")
+        )
+        if verbose:
+            for line in closing.per_queue(result):
+                click.echo(f"    {line}")
+
+
+def _write(path: str, found: dict[str, Any]) -> None:
+    text = json.dumps(found, indent=1) + "\n"
+    if path == "-":
+        click.echo(text, nl=False)
+        return
+    try:
+        Path(path).write_text(text)
+    except OSError as error:
+        raise UsageError(
+            f"{path}: {(error.strerror or str(error)).lower()}", "choose a file that can be written"
+        ) from None

@@ -1,0 +1,1 @@
+"""Capture engines in virtual time: the paper's experiments without its machines (docs/simulator.md)."""

@@ -1,0 +1,112 @@
+"""WireCAP in basic and in advanced mode: a pool of R chunks of M cells behind every queue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from wirecap.config import PoolConfig
+from wirecap.errors import UsageError
+from wirecap.kernels import sim_wirecap as k
+from wirecap.kernels.sim_arrivals import NEVER
+from wirecap.sim.engines.base import RING, check_ring
+from wirecap.sim.load import Load
+from wirecap.sim.result import QueueResult, Result
+from wirecap.sim.workload import PS, Workload
+
+CAPTURE_PS = 1_000_000
+"""What the capture thread takes for a chunk: a system call's time; it has a core of its own [text], and a chunk of 256
+takes 17 us to fill at 14.88 Mp/s, so that the value does not matter [derived]."""
+TIMEOUT_PS = 1_000_000_000
+"""When a partial chunk is handed over, if the capture queue is empty: 1 ms, as the live engine's default."""
+SLICE = 2_000_000
+"""Events after which Python sees signals."""
+
+
+@dataclass(frozen=True)
+class WireCap:
+    """WireCAP-B-(M,R), or with ``advanced`` WireCAP-A-(M,R,T).
+
+    groups: buddy groups, lists of queues; none: one group of all.  away_percent: how much longer a chunk takes at
+    another queue's handler (lost core affinity), 0 as the paper gives no figure.
+    """
+
+    M: int = 256
+    R: int = 100
+    T: int = 60
+    advanced: bool = False
+    ring: int = RING
+    capture_ps: int = CAPTURE_PS
+    timeout_ps: int = TIMEOUT_PS
+    chunk_ps: int = 0
+    away_percent: int = 0
+    groups: tuple[tuple[int, ...], ...] = ()
+
+    name: ClassVar[str] = "wirecap"
+    forwards: ClassVar[bool] = True
+    kernels: ClassVar[Sequence[Any]] = (k.begin, k.run)
+
+    def __post_init__(self) -> None:
+        check_ring(self.ring)
+        PoolConfig(self.M, self.R)
+        if not 1 <= self.T <= 100:
+            raise UsageError(
+                f"T is {self.T}, outside 1 to 100", "T is the percent of R from which chunks go to a buddy"
+            )
+        if self.timeout_ps < 1:
+            raise UsageError("a timeout of 0", "a partial chunk waits for some time: 1ms")
+
+    @property
+    def label(self) -> str:
+        pool = f"{self.M},{self.R}"
+        return f"WireCAP-A-({pool},{self.T}%)" if self.advanced else f"WireCAP-B-({pool})"
+
+    def simulate(self, workload: Workload, load: Load, *, seed: int = 1, transmit_ps: int = 0) -> Result:
+        world = self._world(workload, load, seed, transmit_ps)
+        k.begin(world)
+        while k.run(world, SLICE) == SLICE:
+            pass
+        words = world.queues
+        received = [runs.packets for runs in workload.queues]
+        queues = [self._queue(received[number], words[number]) for number in range(len(words))]
+        settings = {
+            "mode": "advanced" if self.advanced else "basic", "M": self.M, "R": self.R, "T": self.T, "ring": self.ring,
+            "pool_bytes": PoolConfig(self.M, self.R).bytes(len(queues)),
+        }  # fmt: skip
+        return Result(self.name, self.label, settings, queues, int(words[:, k.ENDED_PS].max()) / PS)
+
+    @staticmethod
+    def _queue(received: int, words: Any) -> QueueResult:
+        drops = {"pool_exhausted": int(words[k.EXHAUSTED]), "capture_late": int(words[k.LATE])}
+        return QueueResult(
+            received, int(words[k.DELIVERED]), int(words[k.OFFLOADED]), int(words[k.FORWARDED]), drops,
+            float(words[k.BUSY_PS]) / PS, int(words[k.DEEPEST]),
+        )  # fmt: skip
+
+    def _world(self, workload: Workload, load: Load, seed: int, transmit_ps: int) -> k.World:
+        queues = len(workload.queues)
+        attached_most = min(self.R, max(1, self.ring // self.M))
+        settings = np.zeros(k.SETTING_WORDS, np.int64)
+        settings[[k.M, k.R, k.T, k.ADVANCED, k.ATTACHED_MOST]] = self.M, self.R, self.T, self.advanced, attached_most
+        settings[[k.CAPTURE_PS, k.TIMEOUT_PS, k.CHUNK_PS]] = self.capture_ps, self.timeout_ps, self.chunk_ps
+        settings[[k.TRANSMIT_PS, k.SEED, k.AWAY_PERCENT]] = transmit_ps, seed, self.away_percent
+        words = np.zeros((queues, k.QUEUE_WORDS), np.int64)
+        words[:, k.ATTACHED], words[:, k.FREE] = attached_most, self.R - attached_most
+        words[:, [k.JOBS, k.JOBS_LAST, k.WAITING, k.WAITING_LAST, k.SERVED]] = k.NONE
+        words[:, k.SPARE] = np.arange(queues) * self.R
+        chunks = np.zeros((queues * self.R, 4), np.int64)
+        chunks[:, k.HOME] = np.repeat(np.arange(queues), self.R)
+        chunks[:, k.LINK] = np.arange(1, queues * self.R + 1)
+        chunks[self.R - 1 :: self.R, k.LINK] = k.NONE
+        members = np.zeros((queues, 1 + queues), np.int64)
+        for group in self.groups or (tuple(range(queues)),):
+            for queue in group:
+                members[queue, 0] = len(group)
+                members[queue, 1 : 1 + len(group)] = group
+        return k.World(
+            workload.arrivals(), settings, load.costs, words, chunks, np.zeros(queues, np.int64), members,
+            np.full(k.KINDS * queues, NEVER, np.int64), np.full(2, k.NONE, np.int64),
+        )  # fmt: skip

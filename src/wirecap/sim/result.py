@@ -1,0 +1,93 @@
+"""What a simulated engine did, under the names that a live capture's summary has (docs/summary.md, docs/drops.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from wirecap.errors import WirecapError
+
+
+@dataclass
+class QueueResult:
+    """One receive queue; packets."""
+
+    received: int
+    delivered: int
+    offloaded: int = 0
+    forwarded: int = 0
+    drops: Mapping[str, int] = field(default_factory=dict)
+    busy_s: float = 0.0
+    """How long this queue's handler worked."""
+    deepest: int = 0
+    """Most chunks that waited in its capture queue."""
+
+    @property
+    def dropped(self) -> int:
+        return sum(self.drops.values())
+
+
+@dataclass
+class Result:
+    """A run of an engine on a workload."""
+
+    engine: str
+    """Its name in the table of engines."""
+    label: str
+    """As the paper writes it: WireCAP-A-(256,100,60%)."""
+    settings: Mapping[str, Any]
+    queues: list[QueueResult]
+    duration_s: float
+    """Virtual, until the last packet was handled."""
+
+    def __post_init__(self) -> None:
+        for number, queue in enumerate(self.queues):
+            if queue.received != queue.delivered + queue.dropped:
+                raise WirecapError(f"simulated queue {number}: the counters do not add up", "please report it")
+
+    def total(self, name: str) -> int:
+        return sum(getattr(queue, name) for queue in self.queues)
+
+    @property
+    def drop_rate(self) -> float:
+        """Dropped packets by those received, 0 to 1."""
+        received = self.total("received")
+        return self.total("dropped") / received if received else 0.0
+
+    def drops(self) -> dict[str, int]:
+        """Packets by reason, over all queues, without the reasons that none has."""
+        names = dict.fromkeys(name for queue in self.queues for name in queue.drops)
+        totals = {name: sum(queue.drops.get(name, 0) for queue in self.queues) for name in names}
+        return {name: count for name, count in totals.items() if count}
+
+    def as_dict(self) -> dict[str, Any]:
+        """The summary object, with ``simulated`` beside what a live run has."""
+        return {
+            "engine": self.engine,
+            "label": self.label,
+            "simulated": True,
+            "queues": len(self.queues),
+            **self.settings,
+            "duration_s": round(self.duration_s, 9),
+            "drop_rate": self.drop_rate,
+            "packets": {
+                "received": self.total("received"),
+                "delivered": self.total("delivered"),
+                "filtered_out": 0,
+                "written": 0,
+                "forwarded": self.total("forwarded"),
+                "offloaded": self.total("offloaded"),
+                "dropped": self.total("dropped"),
+                "drops": self.drops(),
+            },
+            "per_queue": [
+                {
+                    "interface": "simulated", "queue": number, "received": q.received, "delivered": q.delivered,
+                    "offloaded": q.offloaded, "dropped": q.dropped,
+                    "drops": {name: count for name, count in q.drops.items() if count},
+                    "busy_s": round(q.busy_s, 9), "deepest": q.deepest,
+                }
+                for number, q in enumerate(self.queues)
+            ],
+        }  # fmt: skip

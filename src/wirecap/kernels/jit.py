@@ -18,6 +18,7 @@ import numba
 from numba import types
 from numba.core import config, event
 from numba.core.errors import NumbaExperimentalFeatureWarning
+from numba.core.runtime import rtsys
 
 warnings.filterwarnings("ignore", category=NumbaExperimentalFeatureWarning)  # first-class functions
 
@@ -103,6 +104,22 @@ class _Announce(event.Listener):
     def on_end(self, event: Any) -> None: ...
 
 
+def _load(compiled: Any, signature: Any) -> bool:
+    """Load an entry point from the cache, if it is there.
+
+    What Dispatcher.compile does, without the refresh of all of Numba's registries: that takes 0.2 s, and only
+    compiling needs it.
+    """
+    context = compiled.targetctx
+    rtsys.initialize(context)
+    overload = compiled._cache._load_overload(signature, context)
+    if overload is None:
+        return False
+    context.insert_user_function(overload.entry_point, overload.fndesc, [overload.library])
+    compiled.add_overload(overload)
+    return True
+
+
 def prepare(kernels: Iterable[Any] | None = None, tell: Callable[[str], None] | None = None) -> int:
     """Compile (or load from the cache) the given entry points, by default all that are imported.
 
@@ -116,6 +133,7 @@ def prepare(kernels: Iterable[Any] | None = None, tell: Callable[[str], None] | 
     with event.install_listener("numba:compile", announce):
         for compiled, signature in wanted:
             if not compiled.signatures:
-                compiled.compile(signature)
+                if not _load(compiled, signature):
+                    compiled.compile(signature)
                 compiled.disable_compile()  # one signature: arguments convert to it, function pointers too
     return len(wanted)

@@ -14,6 +14,7 @@ from wirecap.handlers.state import Records
 from wirecap.handlers.user import UserHandler
 from wirecap.kernels import raised
 from wirecap.kernels import user as k
+from wirecap.kernels.edit import ALLOWED
 from wirecap.kernels.packet import LINK_TYPES
 
 
@@ -27,7 +28,7 @@ class CompiledHandler:
         self._function = k.compile_user(user.function)
         self.process = k.build_process(self._function, self.records.kind, self._options)
         self._link = k.UNKNOWN_LINK
-        self._keep_going = False
+        self._keep_going = self._editable = False
 
     def compile(self, tell: Callable[[str], None]) -> None:
         """Compile, or load what was compiled before.  Raises UsageError with the user's line where it cannot be."""
@@ -40,8 +41,8 @@ class CompiledHandler:
         except Exception as error:  # what Numba raises is of many types
             raise compile_error.explain(self.user, error) from error
 
-    def connect(self, link_types: Iterable[int], keep_going: bool) -> None:
-        """Before the first packet: how packets begin, and whether one that fails ends the run."""
+    def connect(self, link_types: Iterable[int], keep_going: bool, editable: bool = False) -> None:
+        """Before the first packet: how packets begin, whether one that fails ends the run, and may be changed."""
         kinds = sorted(set(link_types)) or [1]
         known = {LINK_TYPES.get(kind) for kind in kinds}
         if len(known) > 1:
@@ -54,12 +55,13 @@ class CompiledHandler:
                 f"handler {self.name}: headers of link type {kinds[0]} are not known",
                 "a handler in Python gets such packets too: @wirecap.chunk_handler",
             )
-        self._link, self._keep_going = LINK_TYPES[kinds[0]], keep_going
+        self._link, self._keep_going, self._editable = LINK_TYPES[kinds[0]], keep_going, editable
 
     def state(self, consumer: int) -> NDArray[np.int64]:
         words = np.zeros(k.OPTIONS + len(self._options), np.int64)
         words[k.RECORD] = self.records.new()
         words[k.LINK], words[k.KEEP_GOING] = self._link, self._keep_going
+        words[k.EDIT + ALLOWED] = self._editable
         words[k.OPTIONS :] = k.option_words(self._options)
         return words
 

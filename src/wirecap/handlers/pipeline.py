@@ -82,7 +82,8 @@ class Pipeline:
     def open(self, engine: Engine) -> None:
         for handler in self.handlers:
             if isinstance(handler, CompiledHandler):
-                handler.connect((interface.dlt for interface in engine.source.interfaces), self.keep_going)
+                kinds = (interface.dlt for interface in engine.source.interfaces)
+                handler.connect(kinds, self.keep_going, editable=self.forwarder is not None)
         self.states = [self._states(consumer) for consumer in range(self._layout.handlers)]
         if self.writer:
             self.writer.open(engine)

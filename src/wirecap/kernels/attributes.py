@@ -11,6 +11,7 @@ from numba.extending import intrinsic, overload, overload_attribute, overload_me
 
 from wirecap.kernels import fields as f
 from wirecap.kernels import packet as p
+from wirecap.kernels.edit import WRITERS
 from wirecap.kernels.jit import PURE
 from wirecap.kernels.packet import load8
 
@@ -54,6 +55,14 @@ if PURE:
             if name not in f.LAYER_ATTRIBUTES[self._name]:
                 raise AttributeError(f"{self._name} has no field {name!r}")
             return f.LAYER_ATTRIBUTES[self._name][name](self._packet)
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name in ("_packet", "_name"):
+                object.__setattr__(self, name, value)
+            elif name in WRITERS[self._name]:
+                WRITERS[self._name][name](self._packet, value)
+            else:
+                raise AttributeError(f"{self._name} has no field {name!r} to set")
 
     def _layer_of(name: str) -> property:
         return property(lambda packet: _Layer(packet, name))

@@ -55,23 +55,23 @@ PACKET = PacketType("packet")
 
 class _PacketModel(models.StructModel):
     def __init__(self, manager: Any, kind: Any) -> None:
-        members = [("data", types.voidptr), *((name, types.int64) for name in MEMBERS)]
+        members = [("data", types.voidptr), *((name, types.int64) for name in MEMBERS), ("edit", types.int64)]
         super().__init__(manager, kind, members)
 
 
 for _kind in (PacketType, *map(type, layer_types.values())):
     register_model(_kind)(_PacketModel)
-    for _name in MEMBERS:
+    for _name in (*MEMBERS, "edit"):
         make_attribute_wrapper(_kind, _name, f"_{_name}")
 
 
 class Packet:
     """The packet of plain Python runs: its captured bytes, and what ``at`` found."""
 
-    __slots__ = ("_octets", *(f"_{name}" for name in MEMBERS))
+    __slots__ = ("_edit", "_octets", *(f"_{name}" for name in MEMBERS))
 
     def __init__(self, octets: Any, *values: int) -> None:
-        self._octets = octets
+        self._octets, self._edit = octets, None
         for name, value in zip(MEMBERS, values, strict=True):
             setattr(self, f"_{name}", value)
 
@@ -115,6 +115,7 @@ else:
             packet.data = builder.gep(data, [arguments[1]])
             for name, value in zip(MEMBERS, arguments[2:], strict=True):
                 setattr(packet, name, value)
+            packet.edit = ir.Constant(ir.IntType(64), 0)  # kernels/edit.py
             return packet._getvalue()
 
         return PACKET(arena, *([types.int64] * (1 + len(MEMBERS)))), generate

@@ -18,6 +18,7 @@ from numba.extending import intrinsic
 
 import wirecap.kernels.attributes  # noqa: F401  what may stand behind "packet."
 from wirecap.kernels import user_cache
+from wirecap.kernels.edit import DROPPED, EDIT_WORDS, TAG, carry_out, editable
 from wirecap.kernels.handle import PROCESS_SIGNATURE
 from wirecap.kernels.jit import PURE
 from wirecap.kernels.packet import PACKET, at
@@ -25,8 +26,10 @@ from wirecap.kernels.raised import forget, keep
 from wirecap.kernels.record import Record
 
 # The words of a thread's state: address of the user's own record; link type; 1 to count failures and go on;
-# how many there were; what the first one raised (kernels/raised.py); the options.
-RECORD, LINK, KEEP_GOING, FAILURES, RAISED, OPTIONS = range(6)
+# how many there were; what the first one raised (kernels/raised.py); leave to change packets, and what was decided
+# on the current one (kernels/edit.py); the options.
+RECORD, LINK, KEEP_GOING, FAILURES, RAISED, EDIT = range(6)
+OPTIONS = EDIT + EDIT_WORDS
 
 UNKNOWN_LINK = -1
 
@@ -68,7 +71,9 @@ def build_process(user: Any, kind: np.dtype[Any], options: list[Any]) -> Any:
             if i + AHEAD < n:
                 fetch(arena, address[i + AHEAD])
             packet = at(arena, address[i], np.int64(captured[i]), np.int64(original[i]), stamp[i], state[LINK])
-            error = call(packet, state)
+            error = call(editable(packet, state, EDIT), state)
+            if state[EDIT + DROPPED] | state[EDIT + TAG]:
+                carry_out(arena, address, captured, i, state, EDIT)
             if error:
                 state[FAILURES] += 1
                 if state[FAILURES] == 1:

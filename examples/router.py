@@ -1,0 +1,42 @@
+"""Change packets on their way.  wirecap forward eth1 eth2 --handler examples/router.py:ttl"""
+
+import wirecap
+
+
+@wirecap.handler
+def ttl(packet, state):
+    """What a router does: one hop less, the checksum kept right (RFC 1624), what is too old dropped."""
+    if packet.ip:
+        if packet.ip.ttl <= 1:
+            state.too_old += 1
+            packet.drop()
+            return
+        packet.ip.ttl -= 1
+        total = packet.ip.checksum + 0x0100
+        packet.ip.checksum = total + (total >> 16)
+    elif packet.ip6:
+        if packet.ip6.hop_limit <= 1:
+            state.too_old += 1
+            packet.drop()
+            return
+        packet.ip6.hop_limit -= 1
+    state.sent += 1
+
+
+@wirecap.handler
+def next_hop(packet, state, src=0x02_00_00_00_00_01, dst=0x02_00_00_00_00_02):
+    """The MAC addresses of the next link."""
+    packet.eth.src = src
+    packet.eth.dst = dst
+
+
+@wirecap.handler
+def tag(packet, state, vlan=7):
+    """Into a VLAN, in front of any tag that is there."""
+    packet.push_vlan(vlan)
+
+
+@wirecap.handler
+def untag(packet, state):
+    if packet.vlan:
+        packet.pop_vlan()

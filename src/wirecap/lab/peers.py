@@ -147,7 +147,7 @@ class Dpdk(Capture):
         device = f"net_af_xdp0,iface={self.interface},start_queue={self.queue},queue_count=1{self.driver}"
         cpu = self.cpu or 0
         return [
-            "dpdk-testpmd", *_dpdk_memory(), "--no-pci", "--no-telemetry", "--file-prefix", self.interface,
+            "dpdk-testpmd", *dpdk_memory(), "--no-pci", "--no-telemetry", "--file-prefix", self.interface,
             "--lcores", f"0@{cpu},1@{cpu}", "--vdev", device, "--",
             "--forward-mode=rxonly", "--nb-cores=1", "--burst=64", "--stats-period=0",
             f"--total-num-mbufs={self.buffers}", f"--rxd={self.ring}", "--txd=512",
@@ -195,7 +195,7 @@ def tcpreplay(interface: str, file: Path, options: tuple[str, ...] = ("--topspee
     return Sent(packets, failed, truncated, duration_s, packets / duration_s if duration_s else 0.0)
 
 
-def _dpdk_memory() -> list[str]:
+def dpdk_memory() -> list[str]:
     """Huge pages where 1 GiB of them is free, else ordinary memory."""
     facts = Path("/proc/meminfo").read_text()
     size_kib, free = (_number(facts, rf"{field}:\s+(\d+)") for field in ("Hugepagesize", "HugePages_Free"))

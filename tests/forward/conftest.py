@@ -1,0 +1,3 @@
+from rig import time_limit
+
+__all__ = ["time_limit"]

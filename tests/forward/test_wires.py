@@ -1,0 +1,211 @@
+"""Forwarding on the memory NIC: cells in transmission, back-pressure, choices, and where every packet went."""
+
+from __future__ import annotations
+
+import time
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+import wirecap
+from rig import counted, flow_frames, number_of, selection_of, until
+from wire_rig import WireRig, check_cells
+from wirecap.handlers.pkt_handler import Paced
+from wirecap.handlers.table import bind
+from wirecap.kernels.jit import PURE
+
+pytestmark = pytest.mark.kernel
+
+
+def settled(rig: WireRig, packets: int) -> None:
+    """Wait until so many packets have left or were dropped, then stop."""
+    until(lambda: rig.ended() >= packets)
+    rig.stop()
+
+
+def test_packets_leave_whole_and_in_order():
+    """What arrives on a queue leaves on its wire, byte for byte, in the order of arrival."""
+    given_packets = [counted(number, 60 + number % 900) for number in range(300)]
+    with WireRig(M=8, R=16) as rig:
+        rig.run_kernel()
+        for packet in given_packets:
+            rig.inject(0, [packet])
+            if rig.engine.pool.queues[0] and not len(rig.sent[0]) % 50:
+                time.sleep(0)
+        settled(rig, len(given_packets))
+        lost = rig.engine.summary().total("dropped")
+        rig.check(len(given_packets))
+    if not lost:
+        assert rig.sent == [given_packets]
+    else:
+        numbers = [int.from_bytes(packet[:8], "big") for packet in rig.sent[0]]
+        assert numbers == sorted(set(numbers))
+
+
+def test_cells_return_to_their_home_pool():
+    """Many times as many packets as there are cells pass through, so that cells in transmission come home."""
+    total = 400 if PURE else 4000
+    with WireRig(queues=2, M=4, R=4) as rig:  # both queues on one wire
+        rig.run_kernel()
+        for first in range(0, total, 4):
+            for queue in range(2):
+                rig.inject(queue, flow_frames(4, first=first))
+            until(lambda first=first: rig.ended() >= 2 * first)
+        settled(rig, 2 * total)
+        assert rig.drops() == {}
+        rig.check(2 * total)
+        assert rig.packets == 2 * total
+
+
+def test_a_wire_that_stands_still_holds_the_cells_of_its_ring_and_no_more():
+    """With a dead wire the capture goes on: what does not fit the ring is dropped as tx_ring_full."""
+    with WireRig(M=8, R=16, tx_entries=16, patience_ns=1_000_000) as rig:
+        for first in range(0, 160, 8):
+            rig.inject(0, flow_frames(8, first=first))
+            until(lambda first=first: rig.ended() + 16 >= first + 8)
+        until(lambda: rig.drops().get("tx_ring_full") == 160 - 16)
+        rig.stop()
+        assert rig.drops() == {"tx_ring_full": 144, "tx_unfinished": 16}
+        assert rig.forwarded == 0
+        rig.check(160)
+
+
+def test_a_dead_wire_costs_patience_once():
+    """Only the first chunk waits for a ring that stands still; the others do not."""
+    with WireRig(M=8, R=16, tx_entries=8, patience_ns=300_000_000) as rig:
+        rig.inject(0, flow_frames(16))
+        until(lambda: rig.drops().get("tx_ring_full") == 8)
+        begin = time.monotonic()
+        for first in range(16, 96, 8):
+            rig.inject(0, flow_frames(8, first=first))
+            until(lambda first=first: rig.drops().get("tx_ring_full", 0) >= first)
+        assert time.monotonic() - begin < 2
+        rig.transmit(0)
+        rig.inject(0, flow_frames(4, first=96))
+        until(lambda: rig.transmit(0))
+        settled(rig, 100)
+        rig.check(100)
+        assert rig.packets == 8 + 4
+
+
+def test_a_dead_output_does_not_stop_the_others():
+    """Of a fan-out's outputs one stands still: the others get all their packets."""
+    total = 200 if PURE else 2000
+    with WireRig(outputs=3, output_by="packet", M=8, R=32, tx_entries=16, patience_ns=1_000_000) as rig:
+        sent = 0
+        while sent < total:
+            rig.inject(0, flow_frames(12, first=sent))
+            sent += 12
+            until(lambda sent=sent: rig.transmit(1) + rig.transmit(2) or rig.ended() + 16 >= sent)
+        until(lambda: rig.transmit(1) + rig.transmit(2) == 0 and rig.ended() + 16 >= sent)
+        rig.stop()
+        assert rig.packets == len(rig.sent[1]) + len(rig.sent[2]) == sent // 3 * 2
+        assert rig.drops() == {"tx_ring_full": sent // 3 - 16, "tx_unfinished": 16}
+        rig.check(sent)
+
+
+@wirecap.handler
+def drops_odd(packet, state):
+    if packet[49] & 1:
+        packet.drop()
+
+
+def test_filters_and_handlers_decide():
+    """filtered_out, by_handler and forwarded are the parts of what arrived, and the right packets leave."""
+    with WireRig([bind(drops_odd)], M=8, R=32, selection=selection_of("udp[0:2] < 1124")) as rig:
+        rig.run_kernel()
+        rig.inject(0, flow_frames(200))
+        until(lambda: rig.ended() == 200)
+        rig.stop()
+        assert rig.engine.summary().total("filtered_out") == 100
+        assert rig.drops() == {"by_handler": 50}
+        assert [number_of(frame) for frame in rig.sent[0]] == list(range(0, 100, 2))
+        rig.check(200)
+
+
+def test_frames_that_the_nic_does_not_take_have_a_name():
+    """A frame longer than the MTU, an Ethernet header and a VLAN tag is dropped as tx_too_long."""
+    with WireRig(mtu=100) as rig:
+        rig.run_kernel()
+        rig.inject(0, [counted(0, 118), counted(1, 119)])
+        settled(rig, 2)
+        assert rig.drops() == {"tx_too_long": 1}
+        assert [len(frame) for frame in rig.sent[0]] == [118]
+        rig.check(2)
+
+
+def test_offloading_reorders_and_says_so():
+    """A buddy sends a chunk before an earlier one: the packets that leave late are counted, none is lost."""
+    total = 480
+    with WireRig([Paced(4000.0)], queues=2, M=8, R=64, T=5, advanced=True, tx_entries=1024) as rig:
+        rig.run_kernel()
+        rig.inject(0, flow_frames(total))
+        until(lambda: rig.ended() == total)
+        rig.stop()
+        numbers = [number_of(frame) for wire in rig.sent for frame in wire]
+        assert sorted(numbers) == list(range(total))
+        late = rig.forwarder.reordered()
+        overtaken = sum(number < max(numbers[:place], default=-1) for place, number in enumerate(numbers))
+        assert (late > 0) == (overtaken > 0)
+        assert rig.engine.summary().total("offloaded") > 0
+        rig.check(total)
+
+
+def test_least_load_fills_the_empty_wire():
+    """With --tx-queue least a chunk takes the transmit queue that has the fewest frames under way."""
+    with WireRig(tx_queues=3, queue_by="least", M=8, R=16) as rig:
+        for chunk in range(6):
+            rig.inject(0, flow_frames(8, first=8 * chunk))
+            until(lambda chunk=chunk: rig.forwarder.unfinished(0) == 8 * chunk + 8)
+        assert [rig.transmit(wire) for wire in range(3)] == [16, 16, 16]
+        settled(rig, 48)
+        rig.check(48)
+
+
+def test_a_hash_keeps_a_flow_on_a_transmit_queue():
+    """With --tx-queue hash each flow leaves on one wire, in order, and several wires are used."""
+    frames = flow_frames(40) * 10
+    with WireRig(tx_queues=4, queue_by="hash", M=8, R=64, tx_entries=512) as rig:
+        rig.run_kernel()
+        rig.inject(0, frames)
+        settled(rig, len(frames))
+        wires = [{number_of(frame) for frame in wire} for wire in rig.sent]
+        assert sum(map(len, wires)) == 40
+        assert sum(bool(wire) for wire in wires) > 1
+        rig.check(len(frames))
+
+
+@settings(max_examples=12 if PURE else 40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    queues=st.integers(1, 3), outputs=st.integers(1, 3), tx_queues=st.integers(1, 2), M=st.integers(1, 9),
+    R=st.integers(2, 9), tx_entries=st.sampled_from([4, 16, 64]), advanced=st.booleans(),
+    queue_by=st.sampled_from(["same", "hash", "least"]), output_by=st.sampled_from(["flow", "hosts", "packet"]),
+    steps=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 40), st.integers(0, 8)), max_size=12),
+    python=st.booleans(),
+)  # fmt: skip
+def test_no_cell_and_no_packet_is_lost(
+    queues, outputs, tx_queues, M, R, tx_entries, advanced, queue_by, output_by, steps, python
+):
+    """However packets come and wires move: every cell is in one place at the end, every packet has a name."""
+    handlers = [bind(lambda_for(python))]
+    with WireRig(
+        handlers, queues, outputs, tx_queues, M, R, tx_entries, queue_by, output_by, 1_000_000, advanced=advanced
+    ) as rig:
+        given_packets = 0
+        for queue, packets, leave in steps:
+            rig.inject(queue % queues, flow_frames(packets, first=given_packets))
+            given_packets += packets
+            for wire in range(len(rig.sent)):
+                rig.transmit(wire, leave)
+        rig.stop()
+        check_cells(rig)
+        rig.check(given_packets)
+
+
+@wirecap.chunk_handler
+def python_looks(chunk): ...
+
+
+def lambda_for(python: bool):
+    return python_looks if python else drops_odd

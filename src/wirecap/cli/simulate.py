@@ -79,7 +79,7 @@ def command(
     if json_file != "-":
         _show(found, verbose)
     if json_file:
-        _write(json_file, found)
+        write_json(json_file, found)
 
 
 TRANSMIT_PS = 67_200
@@ -149,7 +149,8 @@ def _show(found: dict[str, Any], verbose: bool) -> None:
                 click.echo(f"    {line}")
 
 
-def _write(path: str, found: dict[str, Any]) -> None:
+def write_json(path: str, found: dict[str, Any]) -> None:
+    """A result as JSON into a file, or on the standard output."""
     text = json.dumps(found, indent=1) + "\n"
     if path == "-":
         click.echo(text, nl=False)

@@ -1,0 +1,77 @@
+"""``wirecap figure``: the paper's figures 8 to 14, simulated and, with --live, measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wirecap.cli.parameters import Command, section
+from wirecap.errors import UsageError, WirecapError
+
+HELP = """The figures 8 to 14 of the paper: data, plot, configuration, and how far they agree.
+
+FIGURE is a number from 8 to 14, or 'all', which also makes one HTML report. Everything is written to the
+folder of -o. With --live the same experiment runs on a testbed too, with this project's engines: 'xdp' for
+WireCAP, 'direct' for DNA and NETMAP, 'packet' for PF_RING (docs/simulator.md).
+
+\b
+  wirecap figure 11 -o figures
+  wirecap figure 10 --live
+  wirecap figure all -o report
+"""
+
+output = section("Output")
+live = section("Measured too")
+
+
+@click.command(cls=Command, help=HELP)
+@click.argument("number", metavar="FIGURE")
+@output("-o", "--output", "folder", default="figures", show_default=True, metavar="DIR", help="Where to write.")
+@output("--json", "json_file", metavar="FILE", help="Write data, configuration and text as JSON; - is stdout.")
+@output("--no-plot", is_flag=True, help="Data only: no Matplotlib needed.")
+def command(number: str, folder: str, json_file: str | None, no_plot: bool) -> None:
+    from wirecap.cli.simulate import write_json
+    from wirecap.sim.figures import TABLE, plot, report, store
+
+    numbers = list(TABLE) if number == "all" else [_number(number, list(TABLE))]
+    if not no_plot and not plot.available():
+        raise WirecapError("plots need Matplotlib", "pip install 'wirecap[plot]', or leave them out with --no-plot")
+    quiet = json_file == "-"
+    made = []
+    for each in numbers:
+        figure = TABLE[each](_tell)
+        made.append(figure)
+        paths = store.write(figure, Path(folder), plots=not no_plot)
+        if not quiet:
+            _show(figure, paths)
+    if number == "all" and not no_plot:
+        page = report.write(made, Path(folder))
+        if not quiet:
+            click.echo(f"{page}: everything on one page")
+    if json_file:
+        found = [store.as_dict(figure) for figure in made]
+        write_json(json_file, {"figures": found} if number == "all" else found[0])
+
+
+def _number(text: str, numbers: list[int]) -> int:
+    if not text.isdecimal() or int(text) not in numbers:
+        raise UsageError(f"there is no figure {text!r}", f"there are {numbers[0]} to {numbers[-1]}, and all")
+    return int(text)
+
+
+def _tell(name: str) -> None:
+    click.echo(f"wirecap: compiling {name} (once)", err=True)
+
+
+def _show(figure: Any, paths: list[Path]) -> None:
+    from wirecap.sim.figures.story import paragraph
+
+    click.echo(f"Figure {figure.number}: {figure.title}")
+    for series in figure.series:
+        kind = "" if series.kind == "simulated" else f", {series.kind}"
+        shown = ", ".join(f"{value:.1f}" for value in series.percents)
+        click.echo(f"  {series.label + kind:<38} {shown} %")
+    click.echo(click.wrap_text(paragraph(figure), width=110, initial_indent="  ", subsequent_indent="  "))
+    click.echo(f"  written: {', '.join(str(path) for path in paths)}")

@@ -1,0 +1,93 @@
+"""Draws a figure with Matplotlib, so that it can be read without colours: hatches, dashes and markers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from wirecap.errors import WirecapError
+from wirecap.sim.figures.base import CLOSED_FORM, MEASURED, SIMULATED, Figure, Series
+
+GREYS = ("0.15", "0.85", "0.45", "1.0", "0.65", "0.3", "0.95")
+HATCHES = ("", "//", "..", "xx", "\\\\", "++", "--")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES = ("-", "--", "-.", ":")
+SIZE_INCHES, DPI = (8.0, 5.0), 120
+
+
+def available() -> bool:
+    """Whether Matplotlib is there."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def draw(figure: Figure, paths: list[Path]) -> list[Path]:
+    """Write the plot to each of the paths; the name's ending says in which form."""
+    if not available():
+        raise WirecapError("plots need Matplotlib", "pip install 'wirecap[plot]', or leave them out with --no-plot")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=SIZE_INCHES, dpi=DPI, layout="constrained")
+    FigureCanvasAgg(canvas)
+    axes = canvas.add_subplot()
+    (_bars if figure.bars else _lines)(axes, figure)
+    axes.set_xlabel(figure.x_label)
+    axes.set_ylabel("packets dropped (%)")
+    axes.set_ylim(bottom=0)
+    axes.set_title(f"Figure {figure.number}: {figure.title}", fontsize=11)
+    axes.grid(axis="y", color="0.8", linewidth=0.6)
+    axes.set_axisbelow(True)
+    canvas.legend(fontsize=8, loc="outside lower center", ncols=3)
+    for path in paths:
+        canvas.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    return paths
+
+
+def _lines(axes: Any, figure: Figure) -> None:
+    labels = list(dict.fromkeys(series.label for series in figure.series))
+    named: set[str] = set()
+    for series in figure.series:
+        which = labels.index(series.label)
+        style = _line_style(series, which)
+        label = series.label if series.kind == SIMULATED else series.kind
+        shown = None if label in named else label
+        named.add(label)
+        axes.plot([point.x for point in series.points], series.percents, label=shown, **style)
+    if figure.log_x:
+        axes.set_xscale("log")
+
+
+def _line_style(series: Series, which: int) -> dict[str, Any]:
+    grey = str(0.55 * (which % 4) / 3)
+    if series.kind == CLOSED_FORM:
+        return {"color": grey, "linestyle": "none", "marker": "|", "markersize": 11}
+    if series.kind == MEASURED:
+        return {"color": grey, "linestyle": "none", "marker": MARKERS[which % len(MARKERS)], "markersize": 9,
+                "markerfacecolor": "white", "markeredgewidth": 1.6}  # fmt: skip
+    return {"color": grey, "linestyle": DASHES[which % len(DASHES)], "marker": MARKERS[which % len(MARKERS)],
+            "markersize": 4, "linewidth": 1.2}  # fmt: skip
+
+
+def _bars(axes: Any, figure: Figure) -> None:
+    simulated = [series for series in figure.series if series.kind == SIMULATED]
+    measured = {series.label: series for series in figure.series if series.kind == MEASURED}
+    places = sorted({point.x for series in simulated for point in series.points})
+    width = 0.85 / len(simulated)
+    for which, series in enumerate(simulated):
+        offset = (which - (len(simulated) - 1) / 2) * width
+        middle = {point.x: places.index(point.x) + offset for point in series.points}
+        axes.bar(
+            list(middle.values()), series.percents, width, label=series.label, edgecolor="black", linewidth=0.7,
+            color=GREYS[which % len(GREYS)], hatch=HATCHES[which % len(HATCHES)],
+        )  # fmt: skip
+        live = measured.get(series.label)
+        if live:
+            at = [middle[point.x] for point in live.points]
+            label = "measured" if live is next(iter(measured.values())) else None
+            axes.plot(at, live.percents, label=label, color="black", linestyle="none", marker="D", markersize=6,
+                      markerfacecolor="white", markeredgewidth=1.4)  # fmt: skip
+    axes.set_xticks(range(len(places)), [figure.x_names.get(x, f"{x:g}") for x in places])

@@ -1,0 +1,106 @@
+"""Figures 11, 12 and 13: a border router's traffic onto four, five and six queues, under a heavy load."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wirecap.sim import border_router, load
+from wirecap.sim.engines import Dna, Engine, Netmap, PfRing, WireCap
+from wirecap.sim.figures.base import Claim, Figure, Point, Progress, Series, falls, listed
+from wirecap.sim.load import Load
+from wirecap.sim.simulate import simulate
+
+QUEUES = (4, 5, 6)
+THRESHOLDS = (60, 70, 80, 90)
+POOLS = (WireCap(256, 100), WireCap(256, 500))
+SHARING = (WireCap(256, 100, 60, True), WireCap(256, 500, 60, True))
+FORWARD_PS = 200_000
+"""What forwarding a packet adds to its handling: two descriptors and their doorbell's share [derived]."""
+TRANSMIT_PS = 67_200
+"""A 64-byte frame on NIC2's wire at 10 Gbit/s."""
+FITTED = "the lengths and the number of the profile's trains were chosen to meet the ceilings of figures 11 to 13"
+
+
+def queue_series(engine: Engine, cost: Load, tell: Progress, transmit_ps: int = 0) -> Series:
+    """An engine's loss with four, five and six queues."""
+    points = []
+    for queues in QUEUES:
+        result = simulate(engine, border_router.workload(queues), cost, transmit_ps=transmit_ps, tell=tell)
+        points.append(Point(queues, result.drop_rate, result.as_dict()))
+    return Series(engine.label, points)
+
+
+def _configuration(cost: Load, engines: Sequence[Engine]) -> dict[str, object]:
+    work = border_router.workload(QUEUES[-1])
+    return {
+        "workload": "border-router", "packets": work.packets, "duration_s": work.duration_s, "queues": QUEUES,
+        "handler": cost.name, "handler_pps": cost.rate_pps, "engines": [one.label for one in engines],
+    }  # fmt: skip
+
+
+def _common(series: Sequence[Series], low: float, high: float) -> list[Claim]:
+    """What figures 11 and 13 share."""
+    by = {one.label: one for one in series}
+    shallow = [by[label] for label in ("NETMAP", "DNA", "PF_RING") if label in by]
+    basic, advanced = [by[one.label] for one in POOLS], [by[one.label] for one in SHARING]
+    order = [one.label for one in sorted(series, key=lambda one: -one.at(4))]
+    expected = [one.label for one in (*shallow, *basic, *advanced)]
+    top = max(one.highest for one in series)
+    least = min(one.at(queues) for one in basic for queues in QUEUES)
+    better = min(
+        b.at(queues) / max(a.at(queues), 1e-9) for a, b in zip(advanced, basic, strict=True) for queues in QUEUES
+    )
+    return [
+        Claim("ring-buffer engines lose most, then basic, then advanced mode; the larger pool less than the smaller",
+              "recalled", order == expected, " > ".join(order)),
+        Claim("basic mode still loses much", "recalled", least >= 10, f"at least {least:.1f} %"),
+        Claim("advanced mode loses far less than basic", "text", better >= 1.5, f"at most 1/{better:.1f} of it"),
+        Claim("every curve falls with more queues", "recalled", all(falls(one.percents) for one in series),
+              "; ".join(f"{one.label} {listed(one.percents)}" for one in series)),
+        Claim(f"the highest value is {low:g}-{high:g} %", "derived", low <= top <= high, f"{top:.1f} %"),
+    ]  # fmt: skip
+
+
+def figure_11(tell: Progress) -> Figure:
+    """Advanced mode against everything else."""
+    cost = load.filters(300)
+    engines: list[Engine] = [PfRing(), Dna(), Netmap(), *POOLS, *SHARING]
+    series = [queue_series(engine, cost, tell) for engine in engines]
+    title = "A border router's traffic, captured (x = 300)"
+    claims = _common(series, 43, 48)
+    config = _configuration(cost, engines)
+    return Figure(11, title, "receive queues", series, config, claims, bars=True, notes=[FITTED])
+
+
+def figure_12(tell: Progress) -> Figure:
+    """The threshold T: the earlier chunks go to buddies, the less is lost."""
+    cost = load.filters(300)
+    engines: list[Engine] = [WireCap(256, 100, T, True) for T in THRESHOLDS]
+    series = [queue_series(engine, cost, tell) for engine in engines]
+    ordered = all(falls([one.at(queues) for one in reversed(series)]) for queues in QUEUES)
+    top = series[-1].at(4)
+    highest = max(one.highest for one in series)
+    claims = [
+        Claim("a lower T loses no more, at every number of queues", "text", ordered,
+              "; ".join(f"{queues} queues: {listed([one.at(queues) for one in series])}" for queues in QUEUES)),
+        Claim("the highest value is T = 90 % with four queues, 15-17 %", "derived",
+              15 <= top <= 17 and top == highest, f"{top:.1f} %"),
+        Claim("every curve falls with more queues", "recalled", all(falls(one.percents) for one in series), "as drawn"),
+    ]  # fmt: skip
+    config = _configuration(cost, engines)
+    title = "The threshold T of WireCAP-A-(256,100,T)"
+    return Figure(12, title, "receive queues", series, config, claims, bars=True, notes=[FITTED])
+
+
+def figure_13(tell: Progress) -> Figure:
+    """As figure 11, every packet forwarded through a second NIC."""
+    cost = load.filters(300).plus(FORWARD_PS)
+    engines: list[Engine] = [PfRing(), Dna(), *POOLS, *SHARING]
+    series = [queue_series(engine, cost, tell, TRANSMIT_PS) for engine in engines]
+    claims = [
+        *_common(series, 33, 38),
+        Claim("NETMAP has no row: its sync calls do not work per queue", "text", not Netmap.forwards, "left out"),
+    ]
+    config = {**_configuration(cost, engines), "forward_ns": FORWARD_PS / 1e3, "transmit_ns": TRANSMIT_PS / 1e3}
+    title = "A border router's traffic, forwarded (x = 300)"
+    return Figure(13, title, "receive queues", series, config, claims, bars=True, notes=[FITTED])

@@ -14,7 +14,7 @@ import pytest
 import wirecap
 from rig import counted, time_limit, until
 from wirecap.api import Capture
-from wirecap.config import CaptureConfig, PoolConfig, QueueSpec
+from wirecap.config import CaptureConfig, HandlerSpec, PoolConfig, QueueSpec
 from wirecap.source.memory import MemorySource
 
 __all__ = ["time_limit"]
@@ -173,6 +173,23 @@ def test_several_queues_of_a_nic():
     summary = capture.summary()
     assert [row["delivered"] for row in summary["per_queue"]] == [100, 50]
     assert 0.7 <= summary["duration_s"] < 30
+
+
+def test_threshold_is_changed_while_running():
+    """T can be set during a capture, to a percentage only; the summary has the last one."""
+    with MemoryCapture(mode="advanced").capture as capture:
+        assert capture.T == 60
+        capture.T = 80
+        for wrong in (0, 101):
+            with pytest.raises(wirecap.UsageError, match=f"T .*{wrong}"):
+                capture.T = wrong
+        assert capture.summary()["T"] == 80
+
+
+def test_handlers_are_for_capture(path):
+    """``wirecap.open`` gives chunks: handlers are refused, not left out in silence."""
+    with pytest.raises(wirecap.UsageError, match="no handlers"):
+        wirecap.open(path, handlers=(HandlerSpec("count"),))
 
 
 def test_held_chunk_costs_only_its_room():

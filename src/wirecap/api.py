@@ -10,7 +10,7 @@ from typing import Any
 
 from wirecap import assemble
 from wirecap.chunk import Chunk
-from wirecap.config import CaptureConfig, HandlerSpec, PoolConfig, QueueSpec, WriteConfig
+from wirecap.config import CaptureConfig, HandlerSpec, PoolConfig, QueueSpec, WriteConfig, check_threshold
 from wirecap.engine import accounting
 from wirecap.engine.engine import Engine
 from wirecap.errors import UsageError
@@ -95,6 +95,16 @@ class Capture:
         sequence = int(pool.meta[slot * k.SLOT_WORDS + k.STATE]) >> 2
         home = self._source.queues[int(pool.meta[slot * k.SLOT_WORDS + k.HOME])]
         return Chunk(pool, slot, count, home, lambda: k.give_back(pool, slot, sequence))
+
+    @property
+    def T(self) -> int:  # noqa: N802 - the paper's name
+        """Length of a capture queue, in percent of R, from which chunks go to buddies.  It may be set at any time."""
+        return self.engine.T
+
+    @T.setter
+    def T(self, percent: int) -> None:  # noqa: N802
+        check_threshold(percent)
+        self.engine.set_threshold(percent)
 
     def stop(self) -> None:
         """Let no more packets in; the loop still gets what has been captured, and then ends."""

@@ -117,7 +117,7 @@ class CaptureConfig:
         _one_of("direction", self.direction or "in", DIRECTIONS)
         self._check_engine()
         self._check_kernel_filter()
-        _within("T", self.T, 1, 100, "T is the percent of R from which chunks go to a buddy: 50 to 80 are usual")
+        check_threshold(self.T)
         _within("the packet count", self.count, 1, 2**63 - 1, "leave -c out to capture without end")
         _within("the duration", self.duration_ns, 1, 2**63 - 1, "write it as 30s or 5m")
         _within("the snap length", self.snaplen, 1, MAX_SNAPLEN, "0 is the whole packet")
@@ -164,6 +164,11 @@ def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
 def _within(what: str, value: int | None, lowest: int, highest: int, hint: str) -> None:
     if value is not None and not lowest <= value <= highest:
         raise UsageError(f"{what} is {value}, outside {lowest} to {highest}", hint)
+
+
+def check_threshold(T: int) -> None:
+    """Refuse what is no percentage."""
+    _within("T", T, 1, 100, "T is the percent of R from which chunks go to a buddy: 50 to 80 are usual")
 
 
 def check_disjoint(specs: list[QueueSpec] | tuple[QueueSpec, ...], where: str) -> None:

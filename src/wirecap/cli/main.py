@@ -30,6 +30,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Without a NIC": {
         "simulate": "Capture engines on a workload, in virtual time.",
         "figure": "The paper's figures 8 to 14: data, plot, and how far they agree.",
+        "plan": "From rate, burst and handler to M, R, T and memory.",
     },
     "Try it": {
         "demo": "The first-minute tour: a burst, a slow handler, nothing lost.",

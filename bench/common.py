@@ -66,7 +66,6 @@ class Run:
 class Ours:
     """``wirecap capture`` with its summary; the same verbs as a peer."""
 
-    needs_gro = False
     settle_s = 0.3
 
     def __init__(self, interface: str, namespace: str, options: Iterable[str] = (), cpu: int | None = None) -> None:
@@ -120,11 +119,12 @@ Send = Callable[[LiveFrames], int]
 
 
 def measure(
-    tool: str, number: int, send: Send, args: argparse.Namespace, ours: Iterable[str] = (), file: Path | None = None
-) -> Run:
-    """One round of one program: start it, send, stop it."""
+    tool: str, number: int, send: Send, args: argparse.Namespace, ours: Iterable[str] = (), file: Path | None = None,
+    gro: bool = False,
+) -> Run:  # fmt: skip
+    """One round of one program: start it, send, stop it.  gro: ours too reads through AF_PACKET."""
     peer_type = peers.CAPTURES.get(tool)
-    gro = peer_type.needs_gro if peer_type else Ours.needs_gro
+    gro = peer_type.needs_gro if peer_type else gro
     nic = testbed.up(NAME, queues=1, gro=gro).nics[0]
     frame = frames.udp(args.size)
     if peer_type:

@@ -24,8 +24,10 @@ from wirecap.linux import memory, packet
 from wirecap.linux.promiscuous import Promiscuous
 from wirecap.source.base import CaptureSettings, HookCounts, SourceQueue
 
-BLOCK_BYTES = 1 << 18
-"""A block holds the longest packet that tcpdump takes: 256 KiB, as libpcap has it."""
+BLOCK_BYTES, SMALL_BLOCK_BYTES = 1 << 18, 1 << 17
+"""A block holds the longest packet that tcpdump takes: 256 KiB, as libpcap has it.  In a small ring, where so few
+blocks would be filled before the capture thread runs, it holds what offloads make of a packet: 64 KiB."""
+LARGE_RING_BYTES, LEAST_BLOCKS = 16 * BLOCK_BYTES, 8
 SPILL_SHARE = 4
 """One block in so many of a queue's memory is for packets that are copied out of sparse blocks."""
 RETIRE_MS = 1
@@ -56,11 +58,11 @@ class Port:
         return self.linktype == LINKTYPE_SLL2
 
 
-def ring_blocks(bytes_per_queue: int) -> tuple[int, int]:
-    """(blocks of the ring, blocks of the spill area) for so much memory; at least two and one."""
-    blocks = max(3, bytes_per_queue // BLOCK_BYTES)
-    spills = max(1, blocks // SPILL_SHARE)
-    return blocks - spills, spills
+def ring_blocks(bytes_per_queue: int) -> tuple[int, int, int]:
+    """(bytes of a block, blocks of the ring, blocks of the spill area) for so much memory or a little more."""
+    size = BLOCK_BYTES if bytes_per_queue >= LARGE_RING_BYTES else SMALL_BLOCK_BYTES
+    blocks = max(LEAST_BLOCKS, bytes_per_queue // size)
+    return size, blocks - blocks // SPILL_SHARE, blocks // SPILL_SHARE
 
 
 class PacketSource:
@@ -83,8 +85,8 @@ class PacketSource:
         self._ports, self._fanout = list(ports), fanout
         self.interfaces = [Interface(linktype=p.linktype, snaplen=WHOLE, name=p.name) for p in self._ports]
         self.queues = [SourceQueue(p.name, queue, i) for i, p in enumerate(self._ports) for queue in range(p.queues)]
-        self._blocks, self._spills = ring_blocks(bytes_per_queue)
-        size = len(self.queues) * (self._blocks + self._spills) * BLOCK_BYTES
+        self._block_bytes, self._blocks, self._spills = ring_blocks(bytes_per_queue)
+        size = len(self.queues) * (self._blocks + self._spills) * self._block_bytes
         self._region = memory.Region(size + memory.page_round(4 * len(self.queues)))
         self._programs = [
             socket_program(_usable(filters, port), snaplen, direction, loopback, not port.cooked)
@@ -108,8 +110,8 @@ class PacketSource:
     def _open(self, port: Port, hardware_stamps: bool) -> None:
         socket = packet.Socket(port.cooked)
         self._sockets.append(socket)
-        ring = socket.ring(self._region, BLOCK_BYTES, self._blocks, RETIRE_MS)
-        self._rings.append((ring, self._region.reserve(self._spills * BLOCK_BYTES)))
+        ring = socket.ring(self._region, self._block_bytes, self._blocks, RETIRE_MS)
+        self._rings.append((ring, self._region.reserve(self._spills * self._block_bytes)))
         if hardware_stamps:
             socket.stamp_by_hardware()
 
@@ -117,7 +119,7 @@ class PacketSource:
         for queue, (ring, spill) in enumerate(self._rings):
             words = pool.queues[queue * k.QUEUE_WORDS : (queue + 1) * k.QUEUE_WORDS]
             words[w.SOCKET], words[w.RING], words[w.BLOCKS] = self._sockets[queue].fd, ring, self._blocks
-            words[w.BLOCK_BYTES], words[w.SPILL], words[w.SPILLS] = BLOCK_BYTES, spill, self._spills
+            words[w.BLOCK_BYTES], words[w.SPILL], words[w.SPILLS] = self._block_bytes, spill, self._spills
             words[w.SPILLING] = EMPTY
             words[w.HELD] = queue * (self._blocks + self._spills)
             words[w.COOKED] = self._ports[self.queues[queue].interface_id].cooked
@@ -165,7 +167,7 @@ class PacketSource:
 
     def counts(self, pool: k.Pool, queue: int) -> HookCounts:
         words = pool.queues[queue * k.QUEUE_WORDS : (queue + 1) * k.QUEUE_WORDS]
-        heads = (self._rings[queue][0] + np.arange(self._blocks) * BLOCK_BYTES) // 4
+        heads = (self._rings[queue][0] + np.arange(self._blocks) * self._block_bytes) // 4
         in_ring = int(self.rings.halves[heads + w.PACKETS].sum())
         drops = {"pool_exhausted": int(words[w.LOST_EXHAUSTED]), "capture_late": int(words[w.LOST_LATE])}
         return HookCounts(int(words[w.SEEN]), int(words[k.TAKEN_OCTETS]), in_ring, drops)

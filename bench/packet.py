@@ -1,0 +1,87 @@
+"""The packet engine beside tcpdump, dumpcap and netsniff-ng: count packets, and write them to disk.
+
+    sudo .venv/bin/python bench/packet.py --folder /var/tmp
+
+All of them read through AF_PACKET on the same veth, with kernel buffers of the same size.  What the kernel loses
+on its way to the socket meets all alike, and so does what it costs: the smallest frames, which it brings up at about
+a million a second, show whether a program keeps up; writing takes long ones, which fill the disk's time.  The packets
+in each file are counted by capinfos where it is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import common
+from capture_file import RECORD_BYTES, in_file
+from wirecap.errors import WirecapError
+from wirecap.lab import peers
+
+ENGINE = ["--engine", "packet", "-B", f"{peers.BUFFER_MIB}MiB"]
+
+
+def rounds(args: argparse.Namespace, tools: list[str], folder: Path | None) -> list[common.Run]:
+    """Each program once in each round; into a file where there is a folder."""
+    runs = []
+    for number in range(args.rounds):
+        for tool in common.turned(tools, number):
+            file = folder / f"{tool}.{'pcapng' if tool in ('wirecap', 'dumpcap') else 'pcap'}" if folder else None
+            one = common.measure(
+                tool, number, lambda sender: sender.send(args.packets), args, options(args), file, True
+            )
+            # Not every frame that was sent reaches a socket: the veth has a limit of its own.
+            one.faults = [fault for fault in one.faults if not fault.startswith("received = sent")]
+            if file:
+                counted = in_file(file)
+                if counted is not None and counted != one.delivered:
+                    one.faults.append(f"{one.delivered} packets reported, {counted} in the file")
+                file.unlink()
+            runs.append(one)
+            doing = "written" if file else "counted"
+            common.console.print(f"round {number + 1}: {tool}: {one.delivered} {doing}, {one.rate_pps / 1e6:.2f} Mp/s")
+    return sorted(runs, key=lambda one: tools.index(one.tool))
+
+
+def options(args: argparse.Namespace) -> list[str]:
+    return [*ENGINE, *args.options.split()]
+
+
+def best(runs: list[common.Run]) -> list[float]:
+    """Our packets over those of the best other program, round by round."""
+    found = []
+    for number in sorted({run.round for run in runs}):
+        ours = next(run.delivered for run in runs if run.round == number and run.tool == "wirecap")
+        found.append(ours / max(run.delivered for run in runs if run.round == number and run.tool != "wirecap"))
+    return found
+
+
+def body(args: argparse.Namespace) -> dict[str, Any]:
+    tools = ["wirecap", *common.present(args.peers)]
+    with tempfile.TemporaryDirectory(dir=args.folder, prefix="wcbench-") as name:
+        long = argparse.Namespace(**{**vars(args), "size": args.write_size, "packets": args.write_packets})
+        need = long.packets * (long.size + RECORD_BYTES)
+        if shutil.disk_usage(name).free < 1.2 * need:
+            room = f"{args.folder} has no room for {need / 1e9:.1f} GB"
+            raise WirecapError(room, "fewer --packets, or another --folder")
+        count = rounds(args, tools, None)
+        write = rounds(long, tools, Path(name))
+    result: dict[str, Any] = {"runs": {}, "ratios": {}, "best": {}}
+    for what, runs, asked in (("count", count, args), ("write", write, long)):
+        result["ratios"][what] = common.show(f"{what}: {asked.packets:,} frames of {asked.size} bytes", runs)
+        result["runs"][what] = common.as_dicts(runs)
+        if len(tools) > 1:
+            result["best"][what] = best(runs)
+            common.console.print(f"{what}: packets over those of the best other: {common.spread(result['best'][what])}")
+    return {**result, "failed": common.faults(count) + common.faults(write)}
+
+
+parser = common.options(__doc__.splitlines()[0], 5_000_000, 3, "tcpdump,dumpcap,netsniff-ng")
+parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="where the files go, for a while")
+parser.add_argument("--write-packets", type=int, default=2_000_000, help="packets of a run that writes")
+parser.add_argument("--write-size", type=int, default=1514, help="bytes of a frame that is written")
+parser.add_argument("--options", default="", help="more options for wirecap capture")
+common.main(body, parser)

@@ -1,0 +1,186 @@
+"""The AF_PACKET source on veth NICs: which packets come, from which queue, and what becomes of the rest."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+
+import pytest
+
+from rig import LiveRig, Wire, check_identity, flow_frames, number_of, read_pcapng, until
+from wirecap.config import PoolConfig, WriteConfig
+from wirecap.errors import UsageError
+from wirecap.kernels import packet_words as w
+from wirecap.linux import netlink, netns
+from wirecap.traffic import frames
+
+pytestmark = pytest.mark.live
+
+MS = 1_000_000
+
+
+def packet_rig(bed, *sources, path=None, **config):
+    write = WriteConfig(path=str(path)) if path else None
+    return LiveRig(bed, *sources, write=write, engine="packet", **config)
+
+
+def test_frames_arrive_whole_and_in_order(testbed, tmp_path):
+    """Frames of every size: the same bytes, once each, in order, stamped when they came."""
+    bed = testbed(queues=1, mtu=9000)
+    sent = [frame for size in (60, 61, 333, 1514, 9014) for frame in flow_frames(300, size, first=size * 1000)]
+    path = tmp_path / "out.pcapng"
+    with packet_rig(bed, path=path) as rig, Wire(bed.nics[0].outside) as wire:
+        assert rig.source.describe()["xdp_mode"] is None
+        before = time.time_ns()
+        wire.send(sent)
+        rig.done(len(sent))
+        after = time.time_ns()
+        rig.stop()
+        check_identity(rig.engine, received=len(sent))
+        assert rig.drops() == {}
+        assert rig.engine.summary().total("received_octets") == sum(map(len, sent))
+        assert rig.application.writer.late == 0
+    found = read_pcapng(path)
+    assert [packet.data for packet in found] == sent
+    stamps = [packet.stamp for packet in found]
+    assert stamps == sorted(stamps)
+    assert before - MS <= stamps[0] <= stamps[-1] <= after + MS
+
+
+@pytest.mark.parametrize("fanout", ["hash", "cpu", "qm", "rnd"])
+def test_every_fanout_gives_each_packet_to_one_queue(testbed, tmp_path, fanout):
+    """The queues of a fanout group share the packets out: none is lost, none comes twice; the file is in time order."""
+    bed = testbed(queues=4)
+    path = tmp_path / "out.pcapng"
+    with packet_rig(bed, path=path, fanout=fanout) as rig, Wire(bed.nics[0].outside) as wire:
+        assert len(rig.source.queues) == 4
+        wire.send(flow_frames(2000))
+        rig.done(2000)
+        rig.stop()
+        check_identity(rig.engine, received=2000)
+        assert rig.drops() == {}
+        assert rig.application.writer.late == 0
+        if fanout in ("hash", "rnd"):
+            assert min(queue.received for queue in rig.engine.summary().queues) > 100
+    found = read_pcapng(path)
+    assert sorted(number_of(packet.data) for packet in found) == list(range(2000))
+    stamps = [packet.stamp for packet in found]
+    assert stamps == sorted(stamps)
+
+
+def test_a_flow_stays_on_its_queue(testbed):
+    """Fanout by hash keeps a flow's packets together."""
+    bed = testbed(queues=4)
+    with packet_rig(bed) as rig, Wire(bed.nics[0].outside) as wire:
+        wire.send([frames.udp(60, source_port=4711)] * 200)
+        rig.done(200)
+        rig.stop()
+        assert sorted(queue.received for queue in rig.engine.summary().queues) == [0, 0, 0, 200]
+
+
+@pytest.mark.parametrize("mode", ["basic", "advanced"])
+def test_a_slow_handler_loses_by_name(testbed, mode):
+    """Handlers that are slower than the traffic lose what the ring cannot hold; every packet is accounted for."""
+    bed = testbed(queues=2)
+    small = PoolConfig(64, 32)
+    with packet_rig(bed, mode=mode, pool=small, handlers=["pkt_handler:rate=2000"]) as rig:
+        with Wire(bed.nics[0].outside) as wire:
+            wire.send(flow_frames(12_000, 500))
+        until(lambda: rig.drops())
+        rig.stop()
+        check_identity(rig.engine, received=12_000)
+        assert set(rig.drops()) <= {"pool_exhausted"}
+        assert 0 < rig.delivered < 12_000
+        if mode == "advanced":
+            assert rig.engine.summary().total("offloaded") > 0
+
+
+def test_a_trickle_does_not_use_up_the_ring(testbed):
+    """Packets that come one by one do not take a block each, even while no handler takes any: none is lost."""
+    bed = testbed(queues=1)
+    with packet_rig(bed, pool=PoolConfig(64, 10), handlers=["pkt_handler:rate=1"]) as rig:
+        blocks = int(rig.engine.pool.queues[w.BLOCKS])
+        with Wire(bed.nics[0].outside) as wire:
+            for frame in flow_frames(200):
+                wire.send([frame])
+                time.sleep(0.003)  # longer than the kernel keeps a block open
+        until(lambda: rig.engine.summary().total("received") == 200)
+        assert rig.engine.pool.queues[w.NEXT] > 10 * blocks
+        assert rig.drops() == {}
+        rig.stop(give_up=True)
+        check_identity(rig.engine, received=200)
+
+
+def test_stop_in_the_middle_of_traffic(testbed):
+    """A stop at full speed, orderly or in haste, accounts for every packet that reached the socket."""
+    from wirecap.traffic.liveframes import LiveFrames
+
+    bed = testbed(queues=2, gro=True)
+    with LiveFrames(bed.nics[0].outside, frames.udp(60)) as sender:
+        for give_up in (False, True, False):
+            with packet_rig(bed) as rig:
+                thread = threading.Thread(target=sender.send, args=(3_000_000,))
+                thread.start()
+                until(lambda rig=rig: rig.delivered > 10_000)
+                rig.stop(give_up)
+                check_identity(rig.engine)
+                sender.stop()
+                thread.join(30)
+
+
+def test_an_interface_that_goes_down_comes_back(testbed):
+    """While its interface is down nothing comes; when it is up again the capture goes on."""
+    bed = testbed(queues=1)
+    nic = bed.nics[0]
+    with packet_rig(bed) as rig, Wire(nic.outside) as wire:
+        wire.send(flow_frames(100))
+        rig.done(100)
+        for state in ("down", "up"):
+            command = ["ip", "-n", bed.name, "link", "set", nic.inside, state]
+            subprocess.run(command, check=True, timeout=10)
+            assert rig.engine.running()
+        until(lambda: netlink.interface(nic.outside).state == "up")
+        wire.send(flow_frames(50, first=100))
+        rig.done(150)
+        rig.stop()
+        check_identity(rig.engine, received=150)
+
+
+def test_a_deleted_interface_ends_the_capture(testbed):
+    """When its interface goes away the capture ends by itself, with an error that names it and all packets kept."""
+    bed = testbed(queues=2)
+    nic = bed.nics[0]
+    with packet_rig(bed) as rig:
+        with Wire(nic.outside) as wire:
+            wire.send(flow_frames(100))
+        rig.done(100)
+        subprocess.run(["ip", "link", "del", nic.outside], check=True, timeout=10)
+        until(lambda: not rig.engine.running())
+        rig.stop()
+        check_identity(rig.engine, received=100)
+        assert nic.inside in str(rig.engine.failure())
+
+
+@pytest.mark.parametrize(("direction", "seen"), [("in", range(100)), ("out", range(100, 150)), ("inout", range(150))])
+def test_directions(testbed, tmp_path, direction, seen):
+    """-Q keeps what comes in, what goes out, or both."""
+    bed = testbed(queues=1)
+    path = tmp_path / "out.pcapng"
+    with packet_rig(bed, path=path, direction=direction) as rig:
+        with Wire(bed.nics[0].outside) as wire:
+            wire.send(flow_frames(100))
+        with netns.call(bed.name, Wire, bed.nics[0].inside) as wire:
+            wire.send(flow_frames(50, first=100))
+        rig.done(len(seen))
+        rig.stop()
+        check_identity(rig.engine, received=len(seen))
+    assert [number_of(packet.data) for packet in read_pcapng(path)] == list(seen)
+
+
+def test_queues_are_not_the_nics(testbed):
+    """A selection of the NIC's queues is refused, in words that say what can be had."""
+    bed = testbed(queues=4)
+    with pytest.raises(UsageError, match="numbered from 0") as refusal:
+        packet_rig(bed, f"{bed.nics[0].inside}@1-2")
+    assert "@0-1" in refusal.value.hint

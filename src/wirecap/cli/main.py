@@ -25,6 +25,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "forward": "Receive on one interface, send on another: a middlebox, or a tap for several tools.",
     },
     "Send": {
+        "generate": "Synthetic traffic: sizes, flows, queues, rates, profiles.",
         "replay": "A capture file onto an interface, as recorded or at any speed.",
     },
     "Without a NIC": {

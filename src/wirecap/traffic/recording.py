@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wirecap.errors import UsageError
-from wirecap.files.feed import Progress
+from wirecap.files.feed import Mapped, Progress
 from wirecap.files.interface import LINKTYPE_ETHERNET
 from wirecap.files.reader import CaptureFile, open_capture
 from wirecap.kernels import pcap_read
@@ -23,7 +25,59 @@ from wirecap.traffic.timing import Schedule, Timing
 
 _HELD_S = 0.0005
 _PIPE_S = 0.2
+Words = NDArray[np.int64]
+Lengths = NDArray[np.uint32]
+
 LONGER, SHORTER, FOREIGN = "longer than the MTU", "shorter than an Ethernet header", "not Ethernet"
+
+
+@dataclass(slots=True)
+class Row:
+    """Packets of a file that can be sent; ``lasting``: their bytes stay where they are (the file is mapped)."""
+
+    n: int
+    arena: NDArray[np.uint8]
+    address: Words
+    length: Lengths
+    stamp: Words
+    queue: Words
+    lasting: bool
+    release: Callable[[], object]
+
+    def times(self, count: int) -> Row:
+        """The row so many times over."""
+        if count == 1:
+            return self
+        address, length, stamp = np.tile(self.address, count), np.tile(self.length, count), np.tile(self.stamp, count)
+        queue = np.tile(self.queue, count)
+        return Row(self.n * count, self.arena, address, length, stamp, queue, self.lasting, self.release)
+
+
+class Memory:
+    """Where the packets of one pass lie, kept for the next ones: the file need not be scanned again."""
+
+    MOST = 1 << 20
+
+    def __init__(self, wanted: bool) -> None:
+        self.rows: list[tuple[int, Row]] = []
+        self.complete = False
+        self._wanted, self._packets = wanted, 0
+
+    def add(self, number: int, row: Row) -> None:
+        self._packets += row.n
+        self._wanted = self._wanted and row.lasting and self._packets <= self.MOST
+        if self._wanted:
+            self.rows.append((number, row))
+        else:
+            self.rows.clear()
+
+    def close_pass(self) -> None:
+        self.complete = self._wanted
+
+    @property
+    def repeats(self) -> int:
+        """How many passes make a batch."""
+        return max(1, PACKETS // self.rows[0][1].n) if len(self.rows) == 1 else 1
 
 
 class Recording:
@@ -44,10 +98,12 @@ class Recording:
         self._limit, self._duration_ns, self._rss = limit, duration_ns, rss
         self._schedule = Schedule(timing)
         self._counts = np.zeros(k.COUNTS, np.int64)
-        self._foreign = 0
+        self._foreign = self._pass_foreign = 0
+        self._pass_counts = self._counts.copy()
         self._handed_out = 0
         self._done = 0.0
         self._stopped = False
+        self._memory = Memory(loops != 1)
         for path in paths:
             if path != "-":
                 open_capture(path).close()  # a file that is none is better told before the first packet
@@ -63,70 +119,99 @@ class Recording:
 
     def batches(self) -> Iterator[Batch]:
         loop = 0
-        while not self._loops or loop < self._loops:
+        while not self._stopped and (not self._loops or loop < self._loops):
             before = self._handed_out
-            for number, path in enumerate(self._paths):
-                first = loop == 0 and number == 0
-                self._schedule.restart(0 if first or number else self._pause_ns)
-                start = (loop * len(self._paths) + number) / (len(self._paths) * (self._loops or 1))
-                yield from self._file(path, start)
-                if self._stopped:
-                    return
+            if self._memory.complete:
+                again = self._memory.repeats if not self._loops else min(self._memory.repeats, self._loops - loop)
+                yield from self._from_memory(loop, again)
+                loop += again
+            else:
+                yield from self._from_files(loop)
+                loop += 1
+                self._memory.close_pass()
+                self._pass_counts, self._pass_foreign = self._counts // loop, self._foreign // loop
             if self._handed_out == before:
                 return  # no packet that can be sent: another loop would bring none either
-            loop += 1
 
-    def _file(self, path: str, start: float) -> Iterator[Batch]:
-        """The batches of one file."""
-        share = 1.0 / (len(self._paths) * (self._loops or 1))
+    def _from_files(self, loop: int) -> Iterator[Batch]:
+        for number, path in enumerate(self._paths):
+            self._schedule.restart(0 if number or not loop else self._pause_ns)
+            place = loop * len(self._paths) + number
+            for row, share in self._rows(path):
+                self._done = (place + share) / (len(self._paths) * (self._loops or 1))
+                self._memory.add(number, row)
+                yield from self._timed(row, self._schedule.apply(row.stamp, row.length, row.n))
+                if self._stopped:
+                    return
+
+    def _from_memory(self, loop: int, again: int) -> Iterator[Batch]:
+        """A short file several times at once: a batch costs the same for few packets as for many."""
+        file = -1
+        for number, row in self._memory.rows:
+            if number != file:
+                self._schedule.restart(0 if number else self._pause_ns)
+            file = number
+            times = [self._schedule.apply(row.stamp, row.length, row.n)]
+            for _ in range(again - 1):
+                self._schedule.restart(self._pause_ns)
+                times.append(self._schedule.apply(row.stamp, row.length, row.n))
+            yield from self._timed(row.times(again), np.concatenate(times))
+            if self._stopped:
+                return
+        self._counts += again * self._pass_counts
+        self._foreign += again * self._pass_foreign
+        self._tell()
+        self._done = (loop + again) / (self._loops or 1)
+
+    def _rows(self, path: str) -> Iterator[tuple[Row, float]]:
+        """The packets of a file that can be sent, with the share of the file that was read."""
         released: deque[int] = deque()
         with open_capture(path) as file:
             while not self._stopped:
-                batch, more = self._fill(file, released)
-                if file.size:
-                    self._done = start + share * file.offset / file.size
-                if batch is not None:
-                    yield batch
-                if not more:
+                address, stamp = np.empty(PACKETS, np.int64), np.empty(PACKETS, np.int64)
+                captured, original = np.empty(PACKETS, np.uint32), np.empty(PACKETS, np.uint32)
+                n, progress = file.fill(address, captured, original, stamp, PACKETS, _PIPE_S)
+                while released:
+                    file.release(released.popleft())
+                if progress is Progress.BUSY:
+                    time.sleep(_HELD_S)
+                if progress is Progress.ENDED:
                     return
+                if n == 0:
+                    continue
+                first = int(address[0])
+                kept = self._admit(file, address, captured, original, stamp, n)
+                if not kept:
+                    released.append(first)
+                    continue
+                arena, lasting = file.arena, isinstance(file.feed, Mapped)
+                queue = self._rss.choose(arena, address, captured, kept) if self._rss else np.zeros(kept, np.int64)
+                give_back = partial(released.append, first)
+                row = Row(kept, arena, address[:kept], captured[:kept], stamp[:kept], queue, lasting, give_back)
+                yield row, file.offset / file.size if file.size else 0.0
 
-    def _fill(self, file: CaptureFile, released: deque[int]) -> tuple[Batch | None, bool]:
-        """The next batch of a file, None where a row has no packet to send; False at the end."""
-        address, stamp = np.empty(PACKETS, np.int64), np.empty(PACKETS, np.int64)
-        captured, original = np.empty(PACKETS, np.uint32), np.empty(PACKETS, np.uint32)
-        n, progress = file.fill(address, captured, original, stamp, PACKETS, _PIPE_S)
-        while released:
-            file.release(released.popleft())
-        if progress is Progress.BUSY:
-            time.sleep(_HELD_S)
-        if n == 0:
-            return None, progress is not Progress.ENDED
-        first = int(address[0])
-        interface = file.interfaces[int(file.state[at.INTERFACE])]
-        if interface.linktype != LINKTYPE_ETHERNET:
+    def _admit(
+        self, file: CaptureFile, address: Words, captured: Lengths, original: Lengths, stamp: Words, n: int
+    ) -> int:
+        if file.interfaces[int(file.state[at.INTERFACE])].linktype == LINKTYPE_ETHERNET:
+            kept = int(k.admit(file.arena, address, captured, original, stamp, n, self._mtu, self._counts))
+        else:
             self._foreign += n
             kept = 0
-        else:
-            kept = int(k.admit(file.arena, address, captured, original, stamp, n, self._mtu, self._counts))
         self._tell()
-        due = self._schedule.apply(stamp, captured, kept)
-        kept, more = self._bound(due, kept)
-        if kept == 0:
-            released.append(first)
-            return None, more
-        queue = self._rss.choose(file.arena, address, captured, kept) if self._rss else np.zeros(kept, np.int64)
-        return Batch(kept, file.arena, address, captured, due, queue, lambda: released.append(first)), more
+        return kept
 
-    def _bound(self, due: NDArray[np.int64], kept: int) -> tuple[int, bool]:
-        """How many of the packets are within limit and duration; False where the plan ends with them."""
-        wanted = kept
+    def _timed(self, row: Row, due: Words) -> Iterator[Batch]:
+        """The row as a batch, as far as limit and duration allow."""
+        n = row.n
         if self._limit is not None:
-            kept = min(kept, self._limit - self._handed_out)
+            n = min(n, self._limit - self._handed_out)
         if self._duration_ns is not None:
-            kept = min(kept, int(np.searchsorted(due[:kept], self._duration_ns)))
-        self._handed_out += kept
-        self._stopped |= kept < wanted or self._handed_out == self._limit
-        return kept, not self._stopped
+            n = min(n, int(np.searchsorted(due, self._duration_ns)))
+        self._handed_out += n
+        self._stopped |= n < row.n or self._handed_out == self._limit
+        if n:
+            yield Batch(n, row.arena, row.address, row.length, due, row.queue, row.release)
 
     def _tell(self) -> None:
         found = {LONGER: self._counts[k.TOO_LONG], SHORTER: self._counts[k.TOO_SHORT], FOREIGN: self._foreign}

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from wirecap.kernels import jit
 from wirecap.kernels import pacing as p
-from wirecap.linux import syscall
 from wirecap.traffic.batch import Batch, Plan
+from wirecap.traffic.priority import Punctual
 from wirecap.traffic.sender import Sender
 
 AHEAD = 4
@@ -22,7 +20,6 @@ AHEAD = 4
 LEAD_NS = 20_000_000
 """From the start of the threads to the first packet."""
 _TICK_S = 0.1
-_PR_SET_TIMERSLACK = 29  # linux/prctl.h
 
 
 @dataclass
@@ -134,13 +131,14 @@ class Session:
         return False
 
     def _send(self) -> None:
-        with _punctual():
+        with Punctual() as punctual:
             first = self._next()
             self._begin_ns = max(self._begin_ns, time.monotonic_ns())
             self.sender.start(self._begin_ns)
             item = first
             while item is not None:
                 staged, batch = item
+                punctual.adapt()
                 self.sender.send(staged)
                 self._last_due_ns = int(batch.due[batch.n - 1])
                 batch.release()
@@ -154,13 +152,3 @@ class Session:
             except queue.Empty:
                 continue
         return None
-
-
-@contextmanager
-def _punctual() -> Iterator[None]:
-    """The calling thread's sleeps end on time, not up to 50 us later (PR_SET_TIMERSLACK, in ns)."""
-    syscall.libc.prctl(_PR_SET_TIMERSLACK, ctypes.c_ulong(1), 0, 0, 0)
-    try:
-        yield
-    finally:
-        syscall.libc.prctl(_PR_SET_TIMERSLACK, ctypes.c_ulong(0), 0, 0, 0)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,8 @@ from wirecap.errors import SystemCallError, UsageError
 from wirecap.kernels import jit, libc
 from wirecap.kernels import transmit as k
 from wirecap.linux import memory, netlink, netns, xsk
+from wirecap.traffic.priority import first_in_line
+from wirecap.traffic.sender import dropped
 
 CELLS = 256
 """Cells, and ring entries, of a queue."""
@@ -118,10 +119,10 @@ class Transmitter:
         per_ns[np.isinf(per_ns)] = 0.0
         self._words[:, [k.SUBMITTED, k.COMPLETED]] = 0
         self._words[:, k.GOAL] = [goals.get(queue, 0) for queue in self.queues]
-        before = netns.call(self.namespace, _dropped, self.interface)
-        with _first_in_line() if self._preferred and per_ns.all() else nullcontext():
+        before = netns.call(self.namespace, dropped, self.interface)
+        with first_in_line() if self._preferred and per_ns.all() else nullcontext():
             self._run(per_ns)
-        self.refused = netns.call(self.namespace, _dropped, self.interface) - before
+        self.refused = netns.call(self.namespace, dropped, self.interface) - before
         return self.completed()
 
     def completed(self) -> dict[int, int]:
@@ -209,26 +210,3 @@ def _goals(rates_pps: Rates, duration_s: float | None, count: int | None) -> dic
     for queue in sorted(parts)[: count - sum(parts.values())]:
         parts[queue] += 1
     return parts
-
-
-@contextmanager
-def _first_in_line() -> Iterator[None]:
-    """The calling thread before others; it sleeps between bursts, so that they get their time."""
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-    except PermissionError:  # no CAP_SYS_NICE
-        yield
-        return
-    try:
-        yield
-    finally:
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-
-
-def _dropped(interface: str) -> int:
-    """Packets that an interface of this thread's namespace dropped instead of sending them."""
-    for line in Path("/proc/thread-self/net/dev").read_text().splitlines():
-        name, _, counters = line.partition(":")
-        if name.strip() == interface:
-            return int(counters.split()[11])
-    return 0

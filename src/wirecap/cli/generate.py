@@ -1,0 +1,122 @@
+"""``wirecap generate``: synthetic traffic, the same packets for the same seed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wirecap.cli import sending
+from wirecap.cli.parameters import COUNT, Command, Parsed, section
+from wirecap.errors import UsageError
+from wirecap.units import parse_bit_rate
+
+if TYPE_CHECKING:
+    from wirecap.linux.netlink import Interface
+    from wirecap.traffic.batch import Plan
+    from wirecap.traffic.timing import Timing
+
+HELP = """Generate UDP traffic on an interface.
+
+Without --pps, --rate or --link it goes out as fast as possible; without --count or --duration until Ctrl-C. The
+payload is the packet's number, 8 bytes in network order, and zeros.
+
+\b
+  wirecap generate -i eth1 --size 60 --count 10M
+  wirecap generate -i eth1 --size imix --flows 10k --zipf 1.1 --pps 500k --duration 30s
+  wirecap generate -i eth1 --queues 0-3 --shares 80,10,5,5 --rate 2Gbps --duration 10s
+  wirecap generate -i eth1 --queues 0-5 --profile border-router
+"""
+PROFILES = ("border-router",)
+LINKS = {
+    "100M": 10**8, "1GbE": 10**9, "2.5GbE": 25 * 10**8, "5GbE": 5 * 10**9, "10GbE": 10**10, "25GbE": 25 * 10**9,
+    "40GbE": 4 * 10**10, "50GbE": 5 * 10**10, "100GbE": 10**11, "200GbE": 2 * 10**11, "400GbE": 4 * 10**11,
+}  # fmt: skip
+
+content = section("What to send")
+
+
+def parse_link(text: str) -> int:
+    """Bits a second of a link: ``10GbE``, or a rate."""
+    for name, rate in LINKS.items():
+        if text.lower() in (name.lower(), name.lower().removesuffix("be")):
+            return rate
+    try:
+        return parse_bit_rate(text)
+    except UsageError:
+        raise UsageError(f"there is no link {text!r}", f"there are: {', '.join(LINKS)}") from None
+
+
+def _sizes(text: str) -> Any:
+    from wirecap.traffic.synthetic import parse_sizes
+
+    return parse_sizes(text)
+
+
+def _shares(text: str) -> tuple[float, ...]:
+    try:
+        shares = tuple(float(part.strip().removesuffix("%")) for part in text.split(","))
+    except ValueError:
+        shares = ()
+    if not shares or min(shares) < 0 or not 0 < sum(shares) < 1e12:
+        raise UsageError(f"{text!r} is no list of shares", "write it as 80,10,5,5")
+    return shares
+
+
+@click.command(cls=Command, help=HELP)
+@content("--size", "sizes", metavar="BYTES", help="60, imix, 64-1500 or 60:7,590:4; without the check sequence."
+         "  [default: 60]")  # fmt: skip
+@content("--flows", type=COUNT, default=1, show_default=True, help="Flows: addresses and ports that differ.")
+@content("--zipf", type=float, default=0.0, help="Shares of the flows by Zipf's law with this exponent; 0: uniform.")
+@content("-6", "--ipv6", is_flag=True, help="IPv6 instead of IPv4.")
+@content("--vlan", type=int, metavar="ID", help="A VLAN tag on every frame.")
+@content("--seed", type=int, default=1, show_default=True, help="Another seed, other packets.")
+@content("--profile", type=click.Choice(PROFILES), help="Rates that change: a border router's, 32 s.")
+@sending.options
+@sending.when("--link", "link_bps", type=Parsed("NAME", parse_link), help="Line rate of a link: 1GbE, 10GbE, 100GbE.")
+@sending.where("--shares", type=Parsed("LIST", _shares), help="Shares of the queues; RSS chooses if not given.")
+@sending.until("-c", "-n", "--count", "count", type=COUNT, help="End after so many packets.")
+def command(**given: Any) -> None:
+    if given["profile"] and (given["flows"] != 1 or given["zipf"] or given["shares"] or given["ipv6"]):
+        raise UsageError("--profile has its own flows", "leave --flows, --zipf, --shares and --ipv6 out")
+    if given["shares"] and not given["queues"]:
+        raise UsageError("--shares of no queues", "add --queues 0-3")
+    if given["link_bps"] is not None:
+        from wirecap.traffic.timing import ETHERNET_OVERHEAD_BYTES
+
+        if given["bps"] or given["mbps"]:
+            raise UsageError("--link and --rate do not go together", "take one of them")
+        given |= {"bps": given["link_bps"], "overhead_bytes": ETHERNET_OVERHEAD_BYTES}
+    timing = sending.timing(given, default_speed=None)
+    if given["profile"] and (timing.paced or given["topspeed"]):
+        raise UsageError("--profile has its own rates", "leave --pps, --rate, --link and --topspeed out")
+
+    def make(facts: Interface) -> sending.Opened:
+        from wirecap.traffic.choose import Wish
+
+        plan, longest, pps = _plan(given, timing, facts)
+        return plan, Wish(given["queues"], longest, plan.paced, pps)
+
+    sending.send(given, make)
+
+
+def _plan(given: dict[str, Any], timing: Timing, facts: Interface) -> tuple[Plan, int, float | None]:
+    """The plan, bytes of its longest frame, and its mean rate in packets a second (0: full speed, None: unknown)."""
+    from wirecap.traffic.profile import BorderRouter
+    from wirecap.traffic.steering import Rss
+    from wirecap.traffic.synthetic import Synthetic, Traffic
+
+    sizes = _sizes(given["sizes"] or ("imix" if given["profile"] else "60"))
+    longest = max(size for size, _ in sizes)
+    queues = len(given["queues"] or (0,))
+    if given["profile"]:
+        router = BorderRouter(queues, facts.mtu, sizes, given["seed"], given["count"], given["duration_ns"])
+        return router, longest, None
+    traffic = Traffic(
+        sizes, given["flows"], given["zipf"], given["ipv6"], given["vlan"], given["seed"], given["shares"]
+    )
+    duration_ns = given["duration_ns"] if timing.paced else None
+    rss = Rss(queues) if queues > 1 and not given["shares"] else None
+    plan = Synthetic(traffic, timing, facts.mtu, count=given["count"], duration_ns=duration_ns, queues=queues, rss=rss)
+    mean_bits = 8 * (sum(s * w for s, w in sizes) / sum(w for _, w in sizes) + timing.overhead_bytes)
+    return plan, longest, 0.0 if not timing.paced else timing.pps or (timing.bps or 0) / mean_bits

@@ -67,7 +67,7 @@ def alike(ours, theirs):
     first, second = (Counter((p.data, p.original) for p in packets) for packets in (ours, theirs))
     for name, rest in (("ours", first - second), ("tcpdump's", second - first)):
         for (data, original), count in list(rest.items())[:5]:
-            print(f"only {name}: {count} x {original} bytes: {data[:64].hex()}")
+            sys.stdout.write(f"only {name}: {count} x {original} bytes: {data[:64].hex()}\n")
     return first == second
 
 

@@ -16,9 +16,11 @@ from wirecap.engine.engine import Engine
 from wirecap.errors import UsageError
 from wirecap.files.rotation import format_of
 from wirecap.handlers.base import Layout, Selection
+from wirecap.handlers.direct import Receiver
 from wirecap.kernels import handle as h
 from wirecap.kernels import libc
 from wirecap.kernels import pool as k
+from wirecap.kernels.direct import receive_chunk
 from wirecap.linux import netns
 from wirecap.observe import progress
 from wirecap.run import run_capture
@@ -30,14 +32,14 @@ __all__ = ["Capture", "Chunk", "Outcome", "capture", "open", "run_capture"]
 class _Caller:
     """The application of a program that takes chunks itself: one consumer, no thread."""
 
-    def __init__(self, selection: Selection) -> None:
-        self.selection = selection
+    def __init__(self, selection: Selection, direct: bool) -> None:
+        self.selection, self.direct = selection, direct
 
     def layout(self, queues: int) -> Layout:
         return Layout([0] * queues, 1, sharing=False, threads=False)
 
     def kernels(self) -> list[Any]:
-        return [h.next_chunk, self.selection.kernel, k.give_back]
+        return [receive_chunk if self.direct else h.next_chunk, self.selection.kernel, k.give_back]
 
     def open(self, engine: Engine) -> None: ...
 
@@ -59,7 +61,7 @@ class Capture:
         self._stopped = False
         self._final: dict[str, Any] | None = None
         try:
-            self._application = _Caller(assemble.select(config.filter, self._source))
+            self._application = _Caller(assemble.select(config.filter, self._source), self._source.engine == "direct")
             assemble.prepare(self._source, self._application)
             self.engine = assemble.engine_of(config, self._source, self._application)
             netns.call(config.netns, self.engine.start)
@@ -72,10 +74,14 @@ class Capture:
     def __iter__(self) -> Iterator[Chunk]:
         pool, selection = self.engine.pool, self._application.selection
         select = h.address_of(selection.kernel)
+        receiver = Receiver(self.engine, 0) if self.engine.direct else None
         while True:
             if time.monotonic() >= self._end or not self.engine.running():
                 self.stop()
-            code = int(h.next_chunk(pool, 0, select, selection.state, self._scratch))
+            if receiver:
+                code = receiver.next_chunk(select, selection.state)
+            else:
+                code = int(h.next_chunk(pool, 0, select, selection.state, self._scratch))
             if code == h.CLOSED:
                 break
             if code == h.TIMED_OUT:
@@ -97,12 +103,12 @@ class Capture:
         return Chunk(pool, slot, count, home, lambda: k.give_back(pool, slot, sequence))
 
     @property
-    def T(self) -> int:  # noqa: N802 - the paper's name
+    def T(self) -> int:
         """Length of a capture queue, in percent of R, from which chunks go to buddies.  It may be set at any time."""
         return self.engine.T
 
     @T.setter
-    def T(self, percent: int) -> None:  # noqa: N802
+    def T(self, percent: int) -> None:
         check_threshold(percent)
         self.engine.set_threshold(percent)
 

@@ -42,12 +42,10 @@ def _live_source(config: CaptureConfig, forward: ForwardConfig | None) -> Source
     engine = "xdp" if forward else choose.engine_of(config)
     if engine == "packet":
         return choose.packet_source(config)
-    if engine == "direct":
-        raise UsageError("there is no engine 'direct' yet", "take --engine xdp or packet")
-    return _xdp_source(config, forward)
+    return _xdp_source(config, forward, engine)
 
 
-def _xdp_source(config: CaptureConfig, forward: ForwardConfig | None) -> Source:
+def _xdp_source(config: CaptureConfig, forward: ForwardConfig | None, engine: str) -> Source:
     nics = _nics(config)
     pool = config.pool
     pool.check_memory(sum(len(nic.queues) for nic in nics), probes.available_memory_bytes())
@@ -56,6 +54,7 @@ def _xdp_source(config: CaptureConfig, forward: ForwardConfig | None) -> Source:
         use_clock="none" if config.time_stamps == "host_lowprec" else None,
         filter=compile_filter(config.filter) if config.filter and config.kernel_filter else None,
         unwanted=config.kernel_filter or "drop", wires=_wires(nics, config, forward) if forward else None,
+        engine=engine,
     )  # fmt: skip
 
 
@@ -120,7 +119,8 @@ def application_of(
     handlers = [table.make(spec, selection) for spec in config.handlers if spec.name != "write"]
     writer = Writer(write, config.filter, f"wirecap {__version__}") if write else None
     forwarder = Forwarder(source.wires, forward) if forward and isinstance(source, XdpSource) and source.wires else None
-    return Pipeline([h for h in handlers if h is not None], writer, selection, config.keep_going, forwarder)
+    found = [h for h in handlers if h is not None]
+    return Pipeline(found, writer, selection, config.keep_going, forwarder, source.engine == "direct")
 
 
 def select(expression: str, source: Source) -> Selection:

@@ -20,6 +20,9 @@ XDP_MODES = ("auto", "native", "generic")
 FORMATS = ("pcapng", "pcap")
 CELLS = (2048, 4096)
 
+DIRECT_RING = 1024
+"""Descriptors of a receive ring, as the paper's engines have them."""
+
 MAX_M = 65_536
 MAX_R = 1_000_000
 MAX_SNAPLEN = 262_144
@@ -130,10 +133,21 @@ class CaptureConfig:
     def _check_engine(self) -> None:
         if self.engine not in ("xdp", "direct"):
             return
+        if self.engine == "direct":
+            self._make_direct()
+        if self.engine == "direct" and self.mode == "advanced":
+            raise UsageError("the direct engine has nothing to hand to a buddy", "take --engine xdp --mode advanced")
         if self.direction in ("out", "inout"):
             raise UsageError(f"-Q {self.direction}: AF_XDP sees incoming packets only", "take --engine packet")
         if self.time_stamps == "adapter_unsynced":
             raise UsageError("AF_XDP has no stamps of the NIC's", "take --engine packet, or leave -j out")
+
+    def _make_direct(self) -> None:
+        """The ring's cells are all there are: the pool is no larger."""
+        ring = self.ring or DIRECT_RING
+        M = max(1, min(self.pool.M, ring // 2))
+        object.__setattr__(self, "ring", ring)
+        object.__setattr__(self, "pool", PoolConfig(M, -(-ring // M), self.pool.cell))
 
     def _check_kernel_filter(self) -> None:
         if self.kernel_filter is None:

@@ -96,7 +96,9 @@ PRINTS = "it formats printed packets, and wirecap prints none"
 @until("-c", "count", type=COUNT, help="End after so many packets.")
 @until("--duration", "duration_ns", type=DURATION, help="End after this time: 30s, 5m.")
 @until("-a", "--autostop", multiple=True, metavar="WHAT:N", help="End by duration, filesize (kB), files or packets.")
-@engine("--engine", type=click.Choice(config.ENGINES), default="auto", show_default=True, help="What receives.")
+@engine("--engine", type=click.Choice(config.ENGINES), default="auto", show_default=True,
+        help="xdp: AF_XDP, for capture ports. packet: TPACKET_V3, for the host's own traffic; with a small --ring it is"
+        " the paper's Type I (PF_RING). direct: handlers on a bare ring, its Type II (DNA, netmap).")  # fmt: skip
 @engine("--mode", type=click.Choice(config.MODES), default="basic", show_default=True,
         help="advanced: queues in trouble hand chunks to idle ones.")  # fmt: skip
 @engine("-M", "M", type=COUNT, default=256, show_default=True, help="Packets of a chunk.")
@@ -106,7 +108,8 @@ PRINTS = "it formats printed packets, and wirecap prints none"
         help="A buddy group; repeatable. One of all queues if not given.")  # fmt: skip
 @engine("-B", "--buffer-size", type=Parsed("SIZE", parse_buffer), help="Buffer of a queue, in place of -R: 64MiB.")
 @engine("--cell", type=SIZE, default=2048, show_default=True, help="Bytes for a packet: 2048 or 4096.")
-@engine("--ring", "ring_cells", type=COUNT, help="Bound of the attached cells of a queue; 16384 if not given.")
+@engine("--ring", "ring_cells", type=COUNT,
+        help="xdp: cells attached to a queue [16384]; packet: packets; direct: descriptors [1024].")  # fmt: skip
 @engine("--fanout", type=click.Choice(config.FANOUTS), default="hash", show_default=True,
         help="How the packet engine finds a packet's queue: by flow, CPU, NIC queue, at random.")  # fmt: skip
 @engine("--xdp-mode", type=click.Choice(config.XDP_MODES), default="auto", show_default=True, help="Where XDP runs.")

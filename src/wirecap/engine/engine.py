@@ -47,6 +47,8 @@ class Engine:
         self._settings = settings or CaptureSettings()
         self._threads = min(capture_threads or len(source.queues), len(source.queues))
         self._cpus = cpus
+        self.direct = source.engine == "direct"
+        """Handler threads receive by themselves: there are no capture threads."""
         self._capture: list[Worker] = []
         self._handlers: list[Worker] = []
         self._writers: list[Worker] = []
@@ -65,7 +67,7 @@ class Engine:
             )
             workers.append(self._worker(f"{kind} {consumer}", self.application.run, self, consumer))
         shares = [list(range(i, len(self.source.queues), self._threads)) for i in range(self._threads)]
-        for number, mine in enumerate(shares):
+        for number, mine in enumerate([] if self.direct else shares):
             self._capture.append(self._worker(f"capture {number}", self.source.run, self.pool, mine, self._settings))
         for number, worker in enumerate(self._workers):
             worker.start()
@@ -100,7 +102,7 @@ class Engine:
         limit = int(self.pool.control[k.LIMIT])
         if limit and int(self.pool.control[k.BUDGET]) >= limit:
             return False
-        return any(worker.is_alive() for worker in self._capture)
+        return self.direct or any(worker.is_alive() for worker in self._capture)
 
     def set_threshold(self, T: int) -> None:
         """Change T (percent of R) while running."""

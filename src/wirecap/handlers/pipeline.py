@@ -13,12 +13,14 @@ from wirecap.errors import UsageError, WirecapError
 from wirecap.handlers import python_loop
 from wirecap.handlers.base import Layout, NativeHandler, Selection
 from wirecap.handlers.compiled import CompiledHandler
+from wirecap.handlers.direct import Receiver
 from wirecap.handlers.failure import failed, reason
 from wirecap.handlers.forward import Forwarder
 from wirecap.handlers.python import PythonHandler
 from wirecap.handlers.write import Writer
 from wirecap.kernels import handle as h
 from wirecap.kernels import libc
+from wirecap.kernels.direct import direct_loop, receive_chunk
 from wirecap.kernels.forward import forward_loop
 from wirecap.kernels.lanes import EMPTY
 
@@ -37,13 +39,14 @@ class Pipeline:
 
     def __init__(
         self, handlers: Sequence[Handler], writer: Writer | None = None, selection: Selection | None = None,
-        keep_going: bool = False, forwarder: Forwarder | None = None,
+        keep_going: bool = False, forwarder: Forwarder | None = None, direct: bool = False,
     ) -> None:  # fmt: skip
+        """direct: handler threads receive by themselves, so that a writer is always behind them."""
         if len(handlers) > h.STAGES:
             raise UsageError(f"{len(handlers)} handlers in a row", f"at most {h.STAGES} fit one thread")
         self.handlers, self.writer, self.keep_going = list(handlers), writer, keep_going
         self.selection = selection or Selection()
-        self.forwarder = forwarder
+        self.forwarder, self.direct = forwarder, direct
         self.failures = [0] * len(self.handlers)
         """Packets on which each handler failed (chunks, where it takes chunks)."""
         self.states: list[NDArray[np.int64]] = []
@@ -52,7 +55,8 @@ class Pipeline:
 
     def layout(self, queues: int) -> Layout:
         writers = self.writer.count(queues) if self.writer else 0
-        if self.writer and not self.handlers:
+        if not self._handles:
+            assert self.writer
             consumer_of = [self.writer.of_queue(queue) for queue in range(queues)]
             self._layout = Layout(consumer_of, writers, sharing=False)
         else:
@@ -60,16 +64,23 @@ class Pipeline:
         return self._layout
 
     @property
+    def _handles(self) -> bool:
+        """Whether there are handler threads; without handlers a writer takes the chunks itself."""
+        return bool(self.handlers) or self.writer is None or self.direct
+
+    @property
     def in_python(self) -> bool:
         return any(isinstance(handler, PythonHandler) for handler in self.handlers)
 
     def kernels(self) -> list[Any]:
         loop = [h.next_chunk, h.hand_on] if self.in_python else [h.handler_loop, h.nothing]
+        if self.direct:
+            loop = [receive_chunk, h.hand_on] if self.in_python else [direct_loop, h.nothing]
         if self.forwarder:
             loop = [loop[0] if self.in_python else h.nothing, *self.forwarder.kernels(self.in_python)]
         processes = [handler.process for handler in self.handlers if not isinstance(handler, PythonHandler)]
         return [
-            *(loop if self.handlers or not self.writer else []), self.selection.kernel, *processes,
+            *(loop if self._handles else []), self.selection.kernel, *processes,
             *(self.writer.kernels() if self.writer else []),
         ]  # fmt: skip
 
@@ -102,7 +113,7 @@ class Pipeline:
         return states
 
     def run(self, engine: Engine, consumer: int) -> None:
-        first_writer = self._layout.handlers if self.handlers or not self.writer else 0
+        first_writer = self._layout.handlers if self._handles else 0
         if self.writer and consumer >= first_writer:
             self.writer.run(engine, consumer - first_writer, consumer, self.selection, direct=first_writer == 0)
         elif self.in_python:
@@ -128,6 +139,8 @@ class Pipeline:
                 engine.pool, engine.source.rings, self.forwarder.arrays, consumer, *given, own.sending, own.choice,
                 own.wanted, failure, libc.scratch(),
             )  # fmt: skip
+        elif self.direct:
+            ended = Receiver(engine, consumer).loop(*given, failure)
         else:
             ended = h.handler_loop(engine.pool, consumer, *given, failure, libc.scratch())
         if ended:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wirecap.chunk import Chunk
+from wirecap.handlers.direct import Receiver
 from wirecap.handlers.failure import failed
 from wirecap.handlers.python import HandlerError, PythonHandler
 from wirecap.kernels import handle as h
@@ -25,8 +26,12 @@ def run(pipeline: Pipeline, engine: Engine, consumer: int, settings: NDArray[np.
     select = h.address_of(selection.kernel)
     records = [handler.state() if isinstance(handler, PythonHandler) else () for handler in pipeline.handlers]
     own = pipeline.forwarder.sender(engine.M) if pipeline.forwarder else None
+    receiver = Receiver(engine, consumer) if pipeline.direct else None
     while True:
-        code = int(h.next_chunk(pool, consumer, select, selection.state, scratch))
+        if receiver:
+            code = receiver.next_chunk(select, selection.state)
+        else:
+            code = int(h.next_chunk(pool, consumer, select, selection.state, scratch))
         if code == h.CLOSED:
             return
         if code == h.TIMED_OUT:

@@ -169,6 +169,23 @@ def hand_on(pool, slot, settings):
     pass_on(pool, slot, settings)
 
 
+@inline
+def run_chain(pool, slot, kept, chain, states, settings, failure):
+    """Run the row of handlers over a chunk's packets; True when one failed and that ends the run."""
+    if kept:
+        for stage in range(STAGES):
+            failed = chain[stage](
+                pool.arena, pool.address[slot], pool.captured[slot], pool.original[slot], pool.stamp[slot], kept,
+                states[stage],
+            )  # fmt: skip
+            if failed:
+                failure[0], failure[1], failure[2] = stage, failed - 1, slot
+                failure[3] += 1
+                if not settings[KEEP_GOING]:
+                    return True
+    return False
+
+
 @kernel(i64(POOL, i64, PROCESS, words, CHAIN, table, words, words, words))
 def handler_loop(pool, consumer, select, select_state, chain, states, settings, failure, scratch):
     """Take chunks, run the chain of handlers over each, pass them on; 0 when the engine closed, 1 on a failure.
@@ -185,15 +202,6 @@ def handler_loop(pool, consumer, select, select_state, chain, states, settings, 
         if slot == TIMED_OUT:
             continue
         kept = admit(pool, consumer, slot, select, select_state)
-        if kept:
-            for stage in range(STAGES):
-                failed = chain[stage](
-                    pool.arena, pool.address[slot], pool.captured[slot], pool.original[slot], pool.stamp[slot], kept,
-                    states[stage],
-                )  # fmt: skip
-                if failed:
-                    failure[0], failure[1], failure[2] = stage, failed - 1, slot
-                    failure[3] += 1
-                    if not settings[KEEP_GOING]:
-                        return 1
+        if run_chain(pool, slot, kept, chain, states, settings, failure):
+            return 1
         pass_on(pool, slot, settings)

@@ -48,10 +48,10 @@ class XdpSource:
     attached per queue, None for the default; use_clock: of the kernel's stamps, 'tai' or 'monotonic', None for the
     best there is, 'none' for stamps by the capture thread, one for all packets of a turn;
     filter: runs inside the kernel, unwanted packets are dropped there ('drop') or go to the 'host'.
+    engine: 'direct' where handler threads receive by themselves.
     wires: where packets are sent on; a wire on a queue that is captured too has that queue's socket.
     """
 
-    engine = "xdp"
     truncates = False
     keeps_unread = False
 
@@ -59,7 +59,9 @@ class XdpSource:
         self, nics: list[Nic], cells_per_queue: int, cell: int = 2048, ring: int | None = None,
         xdp_mode: str = "auto", use_clock: str | None = None, promiscuous: bool = False,
         filter: Program | None = None, unwanted: str = "drop", wires: WireTable | None = None,
+        engine: str = "xdp",
     ) -> None:  # fmt: skip
+        self.engine = engine
         self.cell, self._mode = cell, xdp_mode
         self._clock = use_clock or best_clock()
         self._nics = nics
@@ -150,6 +152,10 @@ class XdpSource:
                 waiter.register(self._sockets[queue].fd, select.EPOLLIN)
             run_capture(pool, self.rings, mine, waiter.fileno(), settings)
 
+    def descriptor(self, queue: int) -> int:
+        """The socket of a home queue, to wait for."""
+        return self._sockets[queue].fd
+
     def start(self) -> None:
         """Bind every socket, then attach: no packet meets a queue that is not ready."""
         numbers = {(q.interface, q.queue): i for i, q in enumerate(self.queues)}
@@ -216,6 +222,8 @@ class XdpSource:
             "rx_ring_full": kernel.rx_ring_full,
             "oversize": oversize,
         }
+        if self.engine == "direct":
+            drops["ring_full"] = drops.pop("pool_exhausted") + drops.pop("capture_late")
         return HookCounts(received, octets, in_ring, drops, unwanted)
 
     def describe(self) -> dict[str, object]:

@@ -1,0 +1,50 @@
+"""How a handler thread receives by itself, for ``--engine direct``: its queues, and what it waits for."""
+
+from __future__ import annotations
+
+import select
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wirecap.errors import UsageError
+from wirecap.kernels import libc
+from wirecap.kernels import pool as k
+from wirecap.kernels.direct import direct_loop, receive_chunk
+from wirecap.source.xdp import XdpSource
+
+if TYPE_CHECKING:
+    from wirecap.engine.engine import Engine
+
+
+class Receiver:
+    """A thread's receive rings.  consumer: whose chunks they fill."""
+
+    def __init__(self, engine: Engine, consumer: int) -> None:
+        source = engine.source
+        if not isinstance(source, XdpSource):
+            raise UsageError(f"the {source.engine} engine's handlers do not receive", "leave --engine direct out")
+        self._pool, self._rings, self._consumer = engine.pool, source.rings, consumer
+        consumers = engine.pool.queues[k.CONSUMER :: k.QUEUE_WORDS]
+        self._mine = np.flatnonzero(consumers == consumer).astype(np.int64)
+        self._waiter = select.epoll()
+        for queue in self._mine.tolist():
+            self._waiter.register(source.descriptor(queue), select.EPOLLIN)
+        self._depths, self.scratch = np.zeros(engine.consumers, np.int64), libc.scratch()
+
+    def next_chunk(self, select: Any, state: NDArray[np.int64]) -> int:
+        """``next_chunk`` of kernels/handle.py."""
+        code = receive_chunk(
+            self._pool, self._rings, self._mine, self._waiter.fileno(), self._consumer, select, state, self._depths,
+            self.scratch,
+        )  # fmt: skip
+        return int(code)
+
+    def loop(self, *given: Any) -> int:
+        """``handler_loop`` of kernels/handle.py; given: its arguments from the filter on to the failure."""
+        ended = direct_loop(
+            self._pool, self._rings, self._mine, self._waiter.fileno(), self._consumer, *given, self._depths,
+            self.scratch,
+        )  # fmt: skip
+        return int(ended)

@@ -1,0 +1,72 @@
+"""A handler thread that works straight on its receive rings: no capture thread, no pool behind the ring.
+
+The Type II engines of the paper (DNA, netmap): the cells of a ring are all there is.  While the handler is at work
+nobody takes packets, and those that find no cell are lost.
+"""
+
+from __future__ import annotations
+
+from wirecap.kernels.atomics import load
+from wirecap.kernels.capture import IDLE_MS, book_lost, drained, turn
+from wirecap.kernels.handle import CHAIN, CLOSED, PROCESS, TIMED_OUT, _at, admit, pass_on, run_chain
+from wirecap.kernels.jit import i64, inline, kernel, table, words
+from wirecap.kernels.lanes import EMPTY, pop
+from wirecap.kernels.libc import monotonic_ns, poll_in
+from wirecap.kernels.pool import ABORT, CLOSE, LANE_MASK, PHASE, POOL, lane
+from wirecap.kernels.rings import RINGS
+
+SHORT_IDLE_MS = 1
+
+
+@inline
+def receive(pool, rings, mine, wait_fd, consumer, depths, scratch):
+    """Take what lies in the rings of ``mine``: a chunk's slot; TIMED_OUT when there is none; CLOSED at the end.
+
+    What was handled goes back onto the fill rings first.
+    """
+    phase = load(pool.control, PHASE)
+    if phase == ABORT:
+        book_lost(pool, rings, mine)
+        return CLOSED
+    now = monotonic_ns(scratch)
+    happened = 0
+    for i in range(mine.size):
+        happened += turn(pool, rings, mine[i], now, 0, depths, scratch)
+    slot = pop(pool.lanes, lane(pool, consumer), pool.control[LANE_MASK])
+    if slot != EMPTY:
+        return slot
+    if phase >= CLOSE and happened == 0 and drained(pool, rings, mine):
+        book_lost(pool, rings, mine)
+        return CLOSED
+    if happened == 0:
+        poll_in(wait_fd, SHORT_IDLE_MS if phase >= CLOSE else IDLE_MS, scratch)
+    return TIMED_OUT
+
+
+@kernel(i64(POOL, RINGS, words, i64, i64, i64, words, words, words))
+def receive_chunk(pool, rings, mine, wait_fd, consumer, select, select_state, depths, scratch):
+    """``next_chunk`` (kernels/handle.py) without a capture thread."""
+    slot = receive(pool, rings, mine, wait_fd, consumer, depths, scratch)
+    if slot < 0:
+        return slot
+    return slot << 32 | admit(pool, consumer, slot, _at(select), select_state)
+
+
+@kernel(i64(POOL, RINGS, words, i64, i64, PROCESS, words, CHAIN, table, words, words, words, words))
+def direct_loop(
+    pool, rings, mine, wait_fd, consumer, select, select_state, chain, states, settings, failure, depths, scratch
+):
+    """``handler_loop`` (kernels/handle.py) without a capture thread.
+
+    mine: the home queues that this thread receives from; wait_fd: readable when one of them has packets.
+    """
+    while True:
+        slot = receive(pool, rings, mine, wait_fd, consumer, depths, scratch)
+        if slot == CLOSED:
+            return 0
+        if slot == TIMED_OUT:
+            continue
+        kept = admit(pool, consumer, slot, select, select_state)
+        if run_chain(pool, slot, kept, chain, states, settings, failure):
+            return 1
+        pass_on(pool, slot, settings)

@@ -17,6 +17,7 @@ from wirecap.errors import UsageError
 from wirecap.files.rotation import format_of
 from wirecap.handlers.base import Layout, Selection
 from wirecap.handlers.direct import Receiver
+from wirecap.handlers.table import WITH_RESULT
 from wirecap.kernels import handle as h
 from wirecap.kernels import libc
 from wirecap.kernels import pool as k
@@ -190,7 +191,7 @@ def capture(
     target = None if write is None else WriteConfig(path=write, format=format_of(write))
     summary = run_capture(config, target, progress.choose(quiet=True))
     results = iter(summary.get("handlers", ()))
-    users = [spec.given is not None or ":" in spec.name for spec in specs]
+    users = [spec.given is not None or ":" in spec.name or spec.name in WITH_RESULT for spec in specs]
     return Outcome(summary, [next(results)["result"] if user else None for user in users])
 
 

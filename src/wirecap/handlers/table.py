@@ -7,7 +7,7 @@ from typing import Any
 
 from wirecap.config import HandlerSpec
 from wirecap.errors import UsageError
-from wirecap.handlers import pkt_handler
+from wirecap.handlers import pkt_handler, queue_profiler
 from wirecap.handlers.base import NativeHandler, Selection
 from wirecap.handlers.compiled import CompiledHandler
 from wirecap.handlers.load import load
@@ -25,10 +25,13 @@ def count(options: Options, selection: Selection) -> None:
         raise UsageError(f"handler count has no option {next(iter(options))!r}", "leave it out")
 
 
-HANDLERS: dict[str, Callable[[Options, Selection], NativeHandler | None]] = {
+HANDLERS: dict[str, Callable[[Options, Selection], Handler | None]] = {
     "count": count,
     "pkt_handler": pkt_handler.make,
+    "queue_profiler": queue_profiler.make,
 }
+WITH_RESULT = ("queue_profiler",)
+"""Those that come to something at the end, as users' handlers do."""
 
 
 def make(spec: HandlerSpec, selection: Selection) -> Handler | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from wirecap import units
 from wirecap.cli.parameters import Command, section
 from wirecap.errors import UsageError, WirecapError
 
@@ -31,10 +32,19 @@ live = section("Measured too")
 @output("-o", "--output", "folder", default="figures", show_default=True, metavar="DIR", help="Where to write.")
 @output("--json", "json_file", metavar="FILE", help="Write data, configuration and text as JSON; - is stdout.")
 @output("--no-plot", is_flag=True, help="Data only: no Matplotlib needed.")
-def command(number: str, folder: str, json_file: str | None, no_plot: bool) -> None:
+@live("--live", "measured", is_flag=True, help="Run it on a testbed too; needs root. Figure 11 takes some 12 minutes.")
+@live("--engine", "engines", multiple=True, type=click.Choice(("xdp", "packet", "direct")),
+      help="With --live: only these engines; repeatable.")  # fmt: skip
+@live("--points", metavar="X,X,...", help="With --live: only these places on the x axis, such as 4,6.")
+def command(
+    number: str, folder: str, json_file: str | None, no_plot: bool, measured: bool, engines: tuple[str, ...],
+    points: str | None,
+) -> None:  # fmt: skip
     from wirecap.cli.simulate import write_json
     from wirecap.sim.figures import TABLE, plot, report, store
 
+    if (engines or points) and not measured:
+        raise UsageError("--engine and --points choose what is measured", "add --live")
     numbers = list(TABLE) if number == "all" else [_number(number, list(TABLE))]
     if not no_plot and not plot.available():
         raise WirecapError("plots need Matplotlib", "pip install 'wirecap[plot]', or leave them out with --no-plot")
@@ -42,6 +52,10 @@ def command(number: str, folder: str, json_file: str | None, no_plot: bool) -> N
     made = []
     for each in numbers:
         figure = TABLE[each](_tell)
+        if measured:
+            from wirecap.sim.figures.live import measure
+
+            measure(figure, lambda line: click.echo(f"  {line}", err=True), engines, _points(points))
         made.append(figure)
         paths = store.write(figure, Path(folder), plots=not no_plot)
         if not quiet:
@@ -59,6 +73,13 @@ def _number(text: str, numbers: list[int]) -> int:
     if not text.isdecimal() or int(text) not in numbers:
         raise UsageError(f"there is no figure {text!r}", f"there are {numbers[0]} to {numbers[-1]}, and all")
     return int(text)
+
+
+def _points(text: str | None) -> tuple[float, ...]:
+    try:
+        return tuple(float(units.parse_count(part)) for part in text.split(",")) if text else ()
+    except UsageError:
+        raise UsageError(f"--points {text}: not a list of numbers", "write it as 4,6 or 10k,1M") from None
 
 
 def _tell(name: str) -> None:

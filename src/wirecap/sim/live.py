@@ -1,0 +1,120 @@
+"""The figures' experiments on a testbed: ``wirecap capture`` and ``forward`` as a user would run them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wirecap.errors import WirecapError
+from wirecap.lab import testbed
+from wirecap.lab.process import Child
+from wirecap.sim.engines import Dna, Engine, Netmap, PfRing, WireCap
+from wirecap.sim.live_traffic import Sent
+
+READY = r"^wirecap: (capturing|forwarding)"
+READY_S, END_S = 180.0, 240.0
+
+
+class RefusedError(WirecapError):
+    """An engine that this host, or this version, does not run."""
+
+
+def live_engine(engine: Engine) -> str:
+    """This project's engine that stands for a simulated one."""
+    return {WireCap.name: "xdp", PfRing.name: "packet"}.get(engine.name, "direct")
+
+
+def options(engine: Engine) -> list[str]:
+    """The options of ``wirecap capture`` that make the live engine what the simulated one is."""
+    chosen = ["--engine", live_engine(engine)]
+    if isinstance(engine, WireCap):
+        mode = ["--mode", "advanced", "-T", str(engine.T)] if engine.advanced else ["--mode", "basic"]
+        return [*chosen, *mode, "-M", str(engine.M), "-R", str(engine.R)]
+    if isinstance(engine, PfRing):
+        return [*chosen, "--fanout", "qm", "-M", "64", "-R", str(max(2, engine.slots // 64))]
+    ring = engine.ring if isinstance(engine, Dna | Netmap) else 1024
+    return [*chosen, "--ring", str(ring)]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A live run: what was sent, and the capture's summary."""
+
+    sent: Sent
+    summary: dict[str, Any]
+
+    @property
+    def lost(self) -> float:
+        """The share of the sent packets that was not delivered (forwarded, where packets are)."""
+        packets = self.summary["packets"]
+        arrived = packets["forwarded"] if self.summary.get("forwards") else packets["delivered"]
+        return 1 - arrived / self.sent.packets if self.sent.packets else 0.0
+
+
+class Bench:
+    """A testbed of our own while the experiments last."""
+
+    def __init__(self) -> None:
+        self.name = f"wf{os.getpid() % 100_000}"
+        testbed.remove_orphans("wf")
+
+    def trial(
+        self, arguments: Sequence[str], send: Callable[[str], Sent], *, queues: int, forward: bool, gro: bool
+    ) -> Trial:
+        """Make the NICs, start the command, send, stop it when all is handled.
+
+        send: gets the name of the sending interface.  gro: what AF_PACKET needs to see redirected frames.
+        """
+        testbed.up(self.name, queues=queues, nics=2 if forward else 1, gro=gro)
+        inside = ["forward", f"{self.name}0", f"{self.name}1"] if forward else ["capture", "-i", f"{self.name}0"]
+        with _file() as summary:
+            command = [sys.executable, "-m", "wirecap", *inside, "--netns", self.name, *arguments]
+            with Child([*command, "--summary-json", str(summary)]) as child:
+                self._wait(child)
+                sent = send(f"{self.name}0p")
+                ended = child.end(signal.SIGINT, END_S)
+            if ended.status:
+                raise WirecapError(f"{inside[0]} ended with status {ended.status}: {_last(ended.output)}")
+            found = json.loads(summary.read_text())
+        found["forwards"] = forward
+        return Trial(sent, found)
+
+    @staticmethod
+    def _wait(child: Child) -> None:
+        try:
+            child.wait_for(READY, READY_S)
+        except WirecapError:
+            if not child.running and child.end(None).status == 2:
+                raise RefusedError(_last(child.output).removeprefix("wirecap: ")) from None
+            raise
+
+    def __enter__(self) -> Bench:
+        self._before = signal.signal(signal.SIGTERM, _interrupt)  # the command that is measured ends with us
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+        testbed.down(self.name)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _file() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="wirecap-figure-") as folder:
+        yield Path(folder) / "summary.json"
+
+
+def _last(output: str) -> str:
+    lines = output.strip().splitlines()
+    return lines[-1] if lines else "nothing was printed"

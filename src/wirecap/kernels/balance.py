@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from numba import types
 
-from wirecap.kernels.jit import i64, inline, kernel, octets
+from wirecap.kernels.atomics import load, store
+from wirecap.kernels.jit import i64, inline, kernel, octets, words
 from wirecap.kernels.packet import (
     ETHERNET,
     FAMILY,
@@ -25,8 +26,13 @@ from wirecap.kernels.packet import (
 BY_FLOW, BY_HOST = range(2)
 
 _TCP, _UDP, _DCCP, _SCTP, _UDP_LITE = 6, 17, 33, 132, 136  # IANA's protocol numbers
-_FRAGMENT = 0x3FFF  # more fragments, and the offset (RFC 791)
-_FRAGMENT6 = 44  # the fragment header (RFC 8200)
+_FRAGMENT, _OFFSET = 0x3FFF, 0x1FFF  # more fragments, and the offset (RFC 791)
+_FRAGMENT6, _OFFSET6 = 44, 0xFFF8  # the fragment header, and its offset (RFC 8200)
+
+HASH_BITS = 31
+HASH_MASK = (1 << HASH_BITS) - 1
+_HALF = 0xFFFFFFFF
+FRAGMENTS = 8192  # datagrams in fragments that are remembered; a power of two
 
 
 @inline
@@ -51,11 +57,42 @@ def address6(packet, offset):
 
 
 @inline
-def flow_hash(arena, address, captured, hosts_only):
-    """A number of 63 bits: of the addresses, the protocol, and of TCP, UDP, SCTP, DCCP and UDP-Lite the ports.
+def key_of(a, b, id, protocol):
+    """A fragmented datagram: where it comes from, where it goes to, its number."""
+    return mix(mix(a) ^ b << 16 ^ b) ^ mix(id << 8 ^ protocol)
 
-    It is the same in both directions.  Fragments have no ports, and so only the addresses and the protocol count;
-    so it is for all packets with ``hosts_only``, without the protocol.  What is not IP counts by its MAC addresses.
+
+@inline
+def remember(fragments, key, hashed):
+    """The first fragment of a datagram has the ports: what the others shall get."""
+    store(fragments, key & (fragments.size - 1), (key >> 24 & _HALF) << HASH_BITS | hashed)
+
+
+@inline
+def recall(fragments, key):
+    """What the first fragment got, or -1."""
+    entry = load(fragments, key & (fragments.size - 1))
+    return entry & HASH_MASK if entry and entry >> HASH_BITS == key >> 24 & _HALF else -1
+
+
+@inline
+def ports_of(packet, protocol, transport):
+    """The same for both directions; 0 for what has no ports."""
+    if transport and (
+        protocol == _TCP or protocol == _UDP or protocol == _SCTP or protocol == _DCCP or protocol == _UDP_LITE
+    ):
+        return both(load16(packet, transport) + 1, load16(packet, transport + 2) + 1)
+    return 0
+
+
+@inline
+def flow_hash(arena, address, captured, hosts_only, fragments):
+    """A number of HASH_BITS bits, the same in both directions of a flow.
+
+    It is of the addresses, the protocol, and of TCP, UDP, SCTP, DCCP and UDP-Lite the ports; ``hosts_only``: of
+    the addresses.  Fragments get what the first one of their datagram got; where that has not been seen, there are
+    no ports.  What is not IP counts by its MAC addresses.  fragments: int64, a power of two of words, all 0 at first;
+    threads may share it.
     """
     packet = at(arena, address, captured, captured, 0, ETHERNET)
     headers = packet._headers
@@ -63,28 +100,38 @@ def flow_hash(arena, address, captured, hosts_only):
     family = headers >> FAMILY & FAMILY_MASK
     protocol = headers >> PROTOCOL & PROTOCOL_MASK
     transport = headers & TRANSPORT_MASK
+    key = offset = 0
     if family == IP:
-        hosts = both(load32(packet, network + 12), load32(packet, network + 16))
+        src, dst = load32(packet, network + 12), load32(packet, network + 16)
         if load16(packet, network + 6) & _FRAGMENT:
-            transport = 0
+            offset = load16(packet, network + 6) & _OFFSET
+            key = key_of(src, dst, load16(packet, network + 4), protocol)
     elif family == IP6:
-        hosts = both(address6(packet, network + 8), address6(packet, network + 24))
-        if load8(packet, network + 6) == _FRAGMENT6:
-            transport = 0
+        src, dst = address6(packet, network + 8), address6(packet, network + 24)
+        if load8(packet, network + 6) == _FRAGMENT6 and network + 48 <= captured:
+            offset = load16(packet, network + 42) & _OFFSET6
+            key = key_of(src, dst, load32(packet, network + 44), protocol)
     elif captured >= 14:
-        return both(load32(packet, 0) << 16 ^ load16(packet, 4), load32(packet, 6) << 16 ^ load16(packet, 10))
+        src = load32(packet, 0) << 16 ^ load16(packet, 4)
+        dst = load32(packet, 6) << 16 ^ load16(packet, 10)
+        protocol = 0
     else:
         return 0
+    hashed = both(src, dst)
     if hosts_only:
-        return hosts
-    if transport and (
-        protocol == _TCP or protocol == _UDP or protocol == _SCTP or protocol == _DCCP or protocol == _UDP_LITE
-    ):
-        hosts ^= both(load16(packet, transport) + 1, load16(packet, transport + 2) + 1)
-    return mix(hosts ^ protocol << 48)
+        return hashed & HASH_MASK
+    if offset:
+        known = recall(fragments, key)
+        if known >= 0:
+            return known
+        transport = 0
+    hashed = mix(hashed ^ ports_of(packet, protocol, transport) ^ protocol << 48) & HASH_MASK
+    if key and not offset:
+        remember(fragments, key, hashed)
+    return hashed
 
 
-@kernel(types.int64(octets, i64, i64, types.boolean))
-def hash_of(arena, address, captured, hosts_only):
+@kernel(i64(octets, i64, i64, types.boolean, words))
+def hash_of(arena, address, captured, hosts_only, fragments):
     """``flow_hash`` for callers in Python."""
-    return flow_hash(arena, address, captured, hosts_only)
+    return flow_hash(arena, address, captured, hosts_only, fragments)

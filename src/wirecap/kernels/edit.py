@@ -238,7 +238,7 @@ if PURE:
     def register() -> None:
         for name, method in {**SETTERS, **DECISIONS}.items():
             setattr(p.Packet, name, method)
-        p.Packet.__setitem__ = set_item
+        setattr(p.Packet, "__setitem__", set_item)  # noqa: B010  mypy: no such method
 
 else:
 

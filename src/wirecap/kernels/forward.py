@@ -64,7 +64,7 @@ def wire_of(wires, output, home, sending, hashed):
     if count == 1:
         return wires.outputs[output, 1]
     if sending[QUEUE_BY] == BY_HASH:
-        return wires.outputs[output, 1 + (hashed >> 32) % count]
+        return wires.outputs[output, 1 + (hashed >> 16) % count]
     if sending[QUEUE_BY] == SAME:
         return wires.outputs[output, 1 + home % count]
     best = wires.outputs[output, 1]
@@ -97,10 +97,12 @@ def choose(pool, wires, consumer, slot, sending, choice, wanted):
             continue
         wire = fixed
         if wire < 0:
-            hashed = flow_hash(pool.arena, pool.address[slot, i], length, hosts_only) if hashes else 0
+            hashed = 0
+            if hashes:
+                hashed = flow_hash(pool.arena, pool.address[slot, i], length, hosts_only, wires.fragments)
             number = 0
             if outputs > 1:
-                number = (sending[NEXT] if sending[OUTPUT_BY] == BY_TURNS else hashed & 0xFFFFFFFF) % outputs
+                number = (sending[NEXT] if sending[OUTPUT_BY] == BY_TURNS else hashed & 0xFFFF) % outputs
                 sending[NEXT] += 1
             wire = wire_of(wires, first + number, home, sending, hashed)
         if length > wires.words[wire * WIRE_WORDS + LONGEST]:

@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 
 import wirecap.kernels.attributes  # noqa: F401  what may stand behind "packet."
 from wirecap.kernels import user_cache
-from wirecap.kernels.edit import DROPPED, EDIT_WORDS, TAG, carry_out, editable
+from wirecap.kernels.edit import ALLOWED, DROPPED, EDIT_WORDS, TAG, carry_out, editable
 from wirecap.kernels.handle import PROCESS_SIGNATURE
 from wirecap.kernels.jit import PURE
 from wirecap.kernels.packet import PACKET, at
@@ -70,6 +70,8 @@ def build_process(user: Any, kind: np.dtype[Any], options: list[Any]) -> Any:
         for i in range(n):
             if i + AHEAD < n:
                 fetch(arena, address[i + AHEAD])
+            if captured[i] == 0 and state[EDIT + ALLOWED]:
+                continue  # an earlier handler dropped it
             packet = at(arena, address[i], np.int64(captured[i]), np.int64(original[i]), stamp[i], state[LINK])
             error = call(editable(packet, state, EDIT), state)
             if state[EDIT + DROPPED] | state[EDIT + TAG]:

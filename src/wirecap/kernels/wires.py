@@ -51,9 +51,11 @@ class Wires(NamedTuple):
     routes: Any  # int64 (Q, 2): the first outgoing NIC of a home queue, and how many of them
     order: Any  # int64 (Q,): one more than the highest chunk sequence number that was sent
     tallies: Any  # int64 (C, Q, 4): each thread's own counters (kernels/forward.py)
+    fragments: Any  # int64 (FRAGMENTS,): where the first fragments of datagrams went (kernels/balance.py)
 
 
-WIRES = types.NamedTuple((words, types.int64[:, :, ::1], table, table, words, types.int64[:, :, ::1]), Wires)
+WIRES = types.NamedTuple((words, types.int64[:, :, ::1], table, table, words, types.int64[:, :, ::1], words),
+                         Wires)  # fmt: skip
 
 if PURE:
     _libc = ctypes.CDLL(None, use_errno=True)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wirecap.kernels import wires as k
+from wirecap.kernels.balance import FRAGMENTS
 from wirecap.linux import xsk
 
 TX_ENTRIES = 1024
@@ -68,4 +69,5 @@ class WireTable:
             routes=self._routes,
             order=np.zeros(queues, np.int64),
             tallies=np.zeros((consumers, queues, 4), np.int64),
+            fragments=np.zeros(FRAGMENTS, np.int64),
         )

@@ -99,9 +99,10 @@ def draw(path: Path, names: list[str], rates: NDArray[np.float64], bin_ns: int) 
     figure = Figure(figsize=(9, 1 + 1.1 * len(names)), layout="constrained")
     panels = figure.subplots(len(names), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for panel, name, column in zip(panels, names, rates.T, strict=True):
-        panel.fill_between(seconds, column / 1e3, step="post", color="0.35", linewidth=0)
+        panel.fill_between(seconds, column / 1e3, step="post", color="0.35", linewidth=0.6)
         panel.set_title(f"{name}: {column.mean() / 1e3:.1f} kp/s on average", loc="left", fontsize=8)
         panel.set_ylim(bottom=0)
+        panel.set_xlim(0, len(rates) * bin_ns / 1e9)
         panel.spines[["top", "right"]].set_visible(False)
     figure.supylabel(f"kp/s in bins of {bin_ns / 1e6:g} ms", fontsize=9)
     panels[-1].set_xlabel("seconds")

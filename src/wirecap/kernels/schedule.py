@@ -19,6 +19,7 @@ NO_ORIGIN = -(1 << 63)
 
 _ETHERNET_BYTES = 14
 _SECOND = 1_000_000_000
+_EXACT = 9_000_000_000  # times _SECOND it still fits int64
 
 
 @inline
@@ -52,8 +53,11 @@ def admit(arena, address, captured, original, stamp, n, mtu, counts):
 
 @inline
 def parts(amount, per_second):
-    """amount / per_second in ns; the fraction of a second is small enough for a float to be exact to the ns."""
-    return amount // per_second * _SECOND + i64(float64(amount % per_second) / float64(per_second) * 1e9)
+    """amount / per_second in whole ns; exact below 9 G a second, to the nearest ns above."""
+    whole, rest = amount // per_second * _SECOND, amount % per_second
+    if per_second <= _EXACT:
+        return whole + rest * _SECOND // per_second
+    return whole + i64(float64(rest) / float64(per_second) * 1e9 + 0.5)
 
 
 @inline

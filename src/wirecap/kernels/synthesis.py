@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import types, uint64
 
-from wirecap.kernels.jit import i64, inline, kernel, lengths, octets, table, words
+from wirecap.kernels.jit import PURE, i64, inline, kernel, lengths, octets, table, words
 from wirecap.kernels.unaligned import copy
 
 fractions = types.float64[::1]
@@ -25,14 +25,25 @@ NUMBER_BYTES = 8
 _GAMMA, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
-@inline
-def draw(key, place):
-    """A number in [0, 1): number ``place`` of the stream ``key``."""
-    z = uint64(key) + uint64(place) * uint64(_GAMMA)
-    z = (z ^ (z >> uint64(30))) * uint64(_FIRST)
-    z = (z ^ (z >> uint64(27))) * uint64(_SECOND)
-    z = z ^ (z >> uint64(31))
-    return np.float64(z >> uint64(11)) / 9007199254740992.0
+if PURE:
+
+    def draw(key, place):
+        most = (1 << 64) - 1
+        z = (int(key) + int(place) * _GAMMA) & most
+        z = ((z ^ z >> 30) * _FIRST) & most
+        z = ((z ^ z >> 27) * _SECOND) & most
+        return ((z ^ z >> 31) >> 11) / 9007199254740992.0
+
+else:
+
+    @inline
+    def draw(key, place):
+        """A number in [0, 1): number ``place`` of the stream ``key``."""
+        z = uint64(key) + uint64(place) * uint64(_GAMMA)
+        z = (z ^ (z >> uint64(30))) * uint64(_FIRST)
+        z = (z ^ (z >> uint64(27))) * uint64(_SECOND)
+        z = z ^ (z >> uint64(31))
+        return np.float64(z >> uint64(11)) / 9007199254740992.0
 
 
 @inline

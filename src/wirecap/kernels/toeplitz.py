@@ -24,7 +24,7 @@ def mix(arena, at, count, place, products):
     """The hash of ``count`` octets that stand at ``place`` of the input."""
     value = np.uint32(0)
     for k in range(count):
-        value ^= products[(place + k) * 256 + arena[at + k]]
+        value ^= products[(place + k) * 256 + i64(arena[at + k])]
     return value
 
 
@@ -51,7 +51,7 @@ def rss_hash(arena, start, length, products):
     at += 2
     if kind == _IPV4 and at + 20 <= end:
         value = mix(arena, at + 12, 8, 0, products)
-        payload = at + (arena[at] & 15) * 4
+        payload = at + (i64(arena[at]) & 15) * 4
         fragment = swap16(load16(arena, at + 6)) & 0x3FFF
         if fragment == 0 and ports_follow(arena, arena[at + 9], payload, end):
             value ^= mix(arena, payload, 4, 8, products)

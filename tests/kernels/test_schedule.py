@@ -1,0 +1,100 @@
+"""Times and admission: what is due when, and which packets an interface can send."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wirecap.errors import UsageError
+from wirecap.kernels import schedule as k
+from wirecap.traffic.timing import Schedule, Timing
+
+
+def times(timing, stamps, lengths=None, batches=1):
+    """When packets are due, given to the schedule in so many parts."""
+    schedule = Schedule(timing)
+    lengths = [60] * len(stamps) if lengths is None else lengths
+    found = []
+    for stamp, length in zip(np.array_split(stamps, batches), np.array_split(lengths, batches), strict=True):
+        found += schedule.apply(stamp.astype(np.int64), length.astype(np.uint32), len(stamp)).tolist()
+    return found
+
+
+rising = st.lists(st.integers(0, 10**12), min_size=1, max_size=40).map(sorted)
+
+
+@settings(deadline=None)
+@given(rising, st.integers(1, 5))
+def test_as_recorded_is_exact(stamps, batches):
+    """At speed 1 each packet is as far from the first as it was, to the nanosecond, however it is cut in batches."""
+    assert times(Timing(speed=1.0), stamps, batches=batches) == [stamp - stamps[0] for stamp in stamps]
+
+
+def test_factor_and_disorder():
+    """Twice as fast is half the time; a packet recorded before the one ahead of it goes out right after that."""
+    assert times(Timing(speed=2.0), [1000, 3000, 2000, 9000]) == [0, 1000, 1000, 4000]
+
+
+def test_long_gaps_are_shortened():
+    """A pause above the bound becomes the bound, and all that follows moves up; other pauses stay."""
+    assert times(Timing(speed=1.0, most_gap_ns=100), [0, 50, 5000, 5060, 9000]) == [0, 50, 150, 210, 310]
+
+
+@settings(deadline=None)
+@given(st.integers(1, 10**9), st.integers(1, 50), st.integers(1, 7), st.integers(1, 4))
+def test_packet_rate(pps, count, burst, batches):
+    """Packet k is due k / rate after the first, rounded down, bursts at once: no error adds up."""
+    due = times(Timing(pps=pps, burst=burst), [0] * count, batches=batches)
+    exact = [k // burst * burst * 10**9 / pps for k in range(count)]
+    assert all(abs(one - other) <= 1 for one, other in zip(due, exact, strict=True))
+
+
+def test_packet_rate_after_a_year():
+    """At packet 10**13 the time is still exact to the nanosecond."""
+    schedule = Schedule(Timing(pps=300_000))
+    schedule._state[k.PACKETS] = 10**13
+    assert schedule.apply(np.zeros(1, np.int64), np.full(1, 60, np.uint32), 1)[0] == 10**13 * 10**9 // 300_000
+
+
+def test_bit_rate_counts_the_bytes_before():
+    """At a bit rate a packet is due when those before it are out; the line rate counts 24 bytes more for each."""
+    lengths = [60, 1514, 60]
+    assert times(Timing(bps=10**9), [0] * 3, lengths) == [0, 480, 480 + 12112]
+    line = times(Timing(bps=400 * 10**9, overhead_bytes=24), [0] * 1001, [60] * 1001)
+    assert line[1000] == 1000 * 84 * 8 * 10**9 // (400 * 10**9)
+
+
+def test_next_file_begins_where_the_last_ended():
+    """After ``restart`` a recording's first packet is due with the last one of the file before, or a pause later."""
+    schedule = Schedule(Timing(speed=1.0))
+    one = np.array([100, 400], np.int64), np.full(2, 60, np.uint32)
+    assert schedule.apply(*one, 2).tolist() == [0, 300]
+    schedule.restart(50)
+    assert schedule.apply(*one, 2).tolist() == [350, 650]
+
+
+def test_what_cannot_be_sent_is_counted_by_reason():
+    """Frames above the MTU and below an Ethernet header are left out and counted; a VLAN tag is no part of the MTU."""
+    sizes = [1514, 1515, 1518, 1519, 13, 60, 60]
+    tags = [False, False, True, True, False, False, False]
+    arena = np.zeros(1600 * len(sizes), np.uint8)
+    for number, tagged in enumerate(tags):
+        if tagged:
+            arena[1600 * number + 12 : 1600 * number + 14] = 0x81, 0x00
+    address, captured = np.arange(len(sizes)) * 1600, np.array(sizes, np.uint32)
+    original, stamp = captured.copy(), np.arange(len(sizes)) * 10
+    original[6] = 90
+    counts = np.zeros(k.COUNTS, np.int64)
+    kept = k.admit(arena, address, captured, original, stamp, len(sizes), 1500, counts)
+    assert captured[:kept].tolist() == [1514, 1518, 60, 60]
+    assert stamp[:kept].tolist() == [0, 20, 50, 60]
+    assert (counts[k.TOO_LONG], counts[k.TOO_SHORT], counts[k.CUT]) == (2, 1, 1)
+
+
+@pytest.mark.parametrize("wrong", [{"speed": 0.0}, {"pps": 0}, {"speed": 1.0, "pps": 5}, {"pps": 5, "burst": 0}])
+def test_timings_that_cannot_be(wrong):
+    """No speed, two speeds and empty bursts are usage errors."""
+    with pytest.raises(UsageError):
+        Timing(**wrong)

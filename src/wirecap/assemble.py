@@ -20,10 +20,11 @@ from wirecap.handlers.pipeline import Pipeline
 from wirecap.handlers.write import Writer
 from wirecap.kernels import jit
 from wirecap.kernels.lanes import wake_consumer
-from wirecap.linux import netlink, netns, probes
+from wirecap.linux import capabilities, netlink, netns, probes
 from wirecap.source import choose
 from wirecap.source.base import CaptureSettings, Source
 from wirecap.source.file import FileSource
+from wirecap.source.ports import packet_source
 from wirecap.source.wires import Output, WireTable
 from wirecap.source.xdp import Nic, XdpSource
 
@@ -41,12 +42,13 @@ def source_of(
 def _live_source(config: CaptureConfig, forward: ForwardConfig | None) -> Source:
     engine = "xdp" if forward else choose.engine_of(config)
     if engine == "packet":
-        return choose.packet_source(config)
+        return packet_source(config)
     return _xdp_source(config, forward, engine)
 
 
 def _xdp_source(config: CaptureConfig, forward: ForwardConfig | None, engine: str) -> Source:
     nics = _nics(config)
+    capabilities.require(capabilities.XDP, engine)
     pool = config.pool
     pool.check_memory(sum(len(nic.queues) for nic in nics), probes.available_memory_bytes())
     return XdpSource(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from wirecap.linux import probes, xdp_features
+from wirecap.linux import capabilities, probes, xdp_features
 from wirecap.linux.xdp_features import XdpFeature
 
 
@@ -42,8 +42,8 @@ def test_capabilities_agree_with_another_reader():
     status = Path("/proc/self/status").read_text()
     bits = status.split("CapEff:")[1].split()[0]
     decoded = subprocess.run([capsh, f"--decode={bits}"], capture_output=True, text=True, check=True).stdout
-    for name in probes.CAPABILITIES:
-        assert (name in probes.effective_capabilities()) == (name.lower() in decoded)
+    for name in capabilities.BITS:
+        assert (name in capabilities.effective()) == (name.lower() in decoded)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_capabilities_agree_with_another_reader():
 )
 def test_privileges_by_capability(monkeypatch, held, good):
     """CAP_SYS_ADMIN stands for CAP_BPF; what is missing is named."""
-    monkeypatch.setattr(probes, "effective_capabilities", lambda: frozenset(held))
+    monkeypatch.setattr(capabilities, "effective", lambda: frozenset(held))
     found = probes.check_privileges()
     assert found.good is good
     if not good:

@@ -56,6 +56,7 @@ def examine() -> Iterator[Finding]:
     yield probes.check_privileges()
     yield probes.check_bpf()
     yield probes.check_af_xdp()
+    yield probes.check_packet_rings()
     yield probes.check_processors()
     yield probes.check_memory(PoolConfig().bytes(1))
     yield probes.check_huge_pages()

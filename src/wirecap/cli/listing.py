@@ -6,14 +6,14 @@ import click
 
 
 def interfaces(namespace: str | None) -> None:
-    """The interfaces with their queues, driver, state, XDP and addresses, and whether they are capture ports."""
+    """The interfaces with their queues, driver, state, XDP, addresses, and what --engine auto takes on them."""
     from wirecap.linux import netlink, netns, xdp_features
+    from wirecap.source import choose
 
     found = netns.call(namespace, netlink.interfaces)
     features = netns.call(namespace, xdp_features.by_interface)
-    rows = [("", "INTERFACE", "QUEUES", "DRIVER", "STATE", "XDP", "CAPTURE", "ADDRESSES")]
+    rows = [("", "INTERFACE", "QUEUES", "DRIVER", "STATE", "XDP", "ENGINE", "ADDRESSES")]
     for number, facts in enumerate(found, 1):
-        used = netlink.is_in_use(facts)
         able = "?" if features is None else xdp_features.describe(features.get(facts.index, xdp_features.XdpFeature(0)))
         rows.append((
             f"{number}.",
@@ -22,9 +22,10 @@ def interfaces(namespace: str | None) -> None:
             facts.driver or facts.kind or "-",
             facts.state if facts.up else "down",
             f"{able} (a program is attached)" if facts.xdp_mode else able,
-            "in use by the host" if used else "ready" if facts.up else "set it up first",
+            choose.auto_engine(facts),
             " ".join(facts.addresses) or "-",
         ))  # fmt: skip
+    rows.append((f"{len(found) + 1}.", choose.ANY, "1", "-", "up", "-", "packet", "all of them"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())

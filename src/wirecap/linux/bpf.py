@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wirecap.errors import SystemCallError
-from wirecap.linux import syscall
+from wirecap.linux import capabilities, syscall
 
 MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, PROG_LOAD = 0, 1, 2, 5
 TEST_RUN, OBJECT_INFO, LINK_CREATE = 10, 15, 28
@@ -33,14 +33,13 @@ HELPERS = {
 
 _REFUSALS = (errno.EINVAL, errno.EACCES, errno.EFAULT, errno.E2BIG)
 """How the verifier says no; the last two to programs that are too complex for it."""
-_CAPABILITY_HINT = "run as root, or grant CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW"
 
 
 def _bpf(command: int, attributes: bytes, what: str, hint: str = "") -> int:
     buffer = ctypes.create_string_buffer(attributes.ljust(144, b"\0"), 144)
     result = syscall.libc.syscall(syscall.number("bpf"), command, buffer, 144)
     if result < 0 and ctypes.get_errno() in (errno.EPERM, errno.EACCES):
-        hint = hint or _CAPABILITY_HINT
+        hint = hint or capabilities.hint(capabilities.XDP)
     return syscall.call(what, result, hint)
 
 

@@ -39,7 +39,7 @@ class Socket:
         try:
             self._socket = socket.socket(socket.AF_PACKET, kind | socket.SOCK_CLOEXEC, 0)
         except OSError as error:
-            hint = capabilities.hint(["CAP_NET_RAW"]) if error.errno == errno.EPERM else ""
+            hint = capabilities.hint(capabilities.PACKET) if error.errno == errno.EPERM else ""
             raise SystemCallError(f"opening a packet socket: {error.strerror}", error.errno or 0, hint) from None
         self.fd = self._socket.fileno()
 

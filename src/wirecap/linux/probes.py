@@ -10,17 +10,12 @@ import os
 import re
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wirecap.errors import SystemCallError
+from wirecap.linux import capabilities
 from wirecap.units import format_size
-
-CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_SYS_ADMIN": 21, "CAP_BPF": 39}
-"""Bits of linux/capability.h."""
-
-NEEDED = ("CAP_BPF", "CAP_NET_ADMIN", "CAP_NET_RAW")
-"""What an AF_XDP capture needs where the user is not root."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +34,6 @@ def release() -> tuple[int, int]:
     """The kernel's version: (6, 18)."""
     major, minor = os.uname().release.split(".")[:2]
     return int(major), int(re.match(r"\d*", minor)[0] or 0)  # type: ignore[index]
-
-
-def effective_capabilities() -> frozenset[str]:
-    """Which of CAPABILITIES the process has now."""
-    status = Path("/proc/self/status").read_text()
-    bits = int(re.search(r"^CapEff:\s*([0-9a-f]+)", status, re.MULTILINE)[1], 16)  # type: ignore[index]
-    return frozenset(name for name, bit in CAPABILITIES.items() if bits >> bit & 1)
 
 
 def available_memory_bytes() -> int:
@@ -86,13 +74,13 @@ def check_kernel() -> Finding:
 
 def check_privileges() -> Finding:
     """May the user capture?"""
-    held = effective_capabilities()
-    # CAP_SYS_ADMIN includes what CAP_BPF was split from (capabilities(7)).
-    missing = [name for name in NEEDED if name not in held and not (name == "CAP_BPF" and "CAP_SYS_ADMIN" in held)]
     who = "root" if os.geteuid() == 0 else f"user {os.geteuid()}"
-    if missing:
-        return Finding("privileges", False, f"{who} without {', '.join(missing)}", "run as root, or grant them", True)
-    return Finding("privileges", True, f"{who} with {', '.join(NEEDED)}")
+    lacking = capabilities.missing(capabilities.XDP)
+    if not lacking:
+        return Finding("privileges", True, f"{who} with {', '.join(capabilities.XDP)}")
+    some = "" if capabilities.missing(capabilities.PACKET) else ": enough for --engine packet only"
+    found = f"{who} without {', '.join(lacking)}{some}"
+    return Finding("privileges", False, found, capabilities.hint(capabilities.XDP), True)
 
 
 def check_bpf() -> Finding:
@@ -120,9 +108,26 @@ def _tried(name: str, attempt: Callable[[], str], advice: str) -> Finding:
         return Finding(name, True, attempt())
     except (OSError, SystemCallError) as error:
         if error.errno in (errno.EPERM, errno.EACCES):
-            return Finding(name, False, "not permitted", "run as root, or grant " + ", ".join(NEEDED), True)
+            return Finding(name, False, "not permitted", capabilities.hint(capabilities.XDP), True)
         reason = error.message if isinstance(error, SystemCallError) else os.strerror(error.errno or 0)
         return Finding(name, False, reason.lower(), advice, True)
+
+
+def check_packet_rings() -> Finding:
+    """Does the kernel give AF_PACKET rings?"""
+    from wirecap.linux import memory, packet
+
+    def attempt() -> str:
+        region = memory.Region(1 << 20)
+        ring = packet.Socket(cooked=False)
+        try:
+            ring.ring(region, 1 << 17, 2, 1)
+        finally:
+            ring.close()
+            region.close()
+        return "TPACKET_V3 to be had"
+
+    return replace(_tried("packet rings", attempt, "the kernel needs CONFIG_PACKET=y"), essential=False)
 
 
 def check_memory(pool_bytes: int) -> Finding:

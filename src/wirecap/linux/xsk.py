@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wirecap.errors import SystemCallError
-from wirecap.linux import syscall
+from wirecap.linux import capabilities, syscall
 from wirecap.linux.memory import Region
 
 AF_XDP, SOL_XDP = 44, 283
@@ -58,7 +58,7 @@ class Socket:
             self._socket = socket.socket(AF_XDP, socket.SOCK_RAW | socket.SOCK_CLOEXEC)
         except OSError as error:
             hints = {
-                errno.EPERM: "run as root, or grant CAP_NET_RAW",
+                errno.EPERM: capabilities.hint(capabilities.XDP),
                 errno.EAFNOSUPPORT: "this kernel was built without CONFIG_XDP_SOCKETS; use --engine packet",
             }
             raise SystemCallError(

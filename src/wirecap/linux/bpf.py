@@ -27,8 +27,8 @@ LIVE_FRAMES = 1 << 1  # BPF_F_TEST_XDP_LIVE_FRAMES, Linux 5.18
 XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT = range(5)
 HELPERS = {
     "map_lookup_elem": 1, "ktime_get_ns": 5, "get_smp_processor_id": 8, "redirect": 23, "redirect_map": 51,
-    "xdp_adjust_meta": 54, "xdp_adjust_tail": 65, "ktime_get_boot_ns": 125, "xdp_store_bytes": 190,
-    "ktime_get_tai_ns": 208,
+    "xdp_adjust_meta": 54, "xdp_adjust_tail": 65, "ktime_get_boot_ns": 125, "xdp_get_buff_len": 188,
+    "xdp_store_bytes": 190, "ktime_get_tai_ns": 208,
 }  # fmt: skip
 
 _REFUSALS = (errno.EINVAL, errno.EACCES, errno.EFAULT, errno.E2BIG)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from wirecap.errors import SystemCallError
 
-BITS = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_IPC_LOCK": 14, "CAP_SYS_ADMIN": 21, "CAP_BPF": 39}
+BITS = {
+    "CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_IPC_LOCK": 14, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39,
+}  # fmt: skip
 """linux/capability.h."""
 
 XDP = ("CAP_NET_RAW", "CAP_NET_ADMIN", "CAP_BPF")
@@ -30,6 +32,11 @@ def missing(needed: Sequence[str]) -> list[str]:
     """Those of ``needed`` that the process lacks; CAP_SYS_ADMIN includes what CAP_BPF was split from."""
     held = effective()
     return [name for name in needed if name not in held and not (name == "CAP_BPF" and "CAP_SYS_ADMIN" in held)]
+
+
+def may_subtract_pointers() -> bool:
+    """Whether a BPF program of this process may: only CAP_PERFMON (or CAP_SYS_ADMIN) lets it see addresses."""
+    return not effective().isdisjoint({"CAP_PERFMON", "CAP_SYS_ADMIN"})
 
 
 def hint(needed: Sequence[str]) -> str:

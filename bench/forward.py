@@ -132,53 +132,60 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     return {"runs": runs, "ratios": ratios, "failed": [fault for run in runs for fault in run["failed"]]}
 
 
-def paced(number: int, bed: testbed.Testbed, pps: float, duration_s: float, size: int, sent: dict[int, int]) -> None:
+def paced(
+    number: int, bed: testbed.Testbed, pps: float, duration_s: float, size: int, sent: dict[int, tuple[int, float]]
+) -> None:
+    """Send into one direction; how many frames, and in how many seconds."""
     with LiveFrames(bed.nics[number].outside, frames.udp(size)) as sender:
-        sent[number] = sender.send_paced(round(pps * duration_s), pps)
+        begin = time.monotonic()
+        count = sender.send_paced(round(pps * duration_s), pps)
+        sent[number] = count, time.monotonic() - begin
 
 
 def both_ways(pps: float, duration_s: float, args: argparse.Namespace, queues: int = 1, *more: str) -> dict[str, Any]:
     """Both directions at once, ``pps`` packets a second each."""
     bed = testbed.up(common.NAME, queues=queues, nics=2)
     one, other = bed.nics
-    sent: dict[int, int] = {}
+    done: dict[int, tuple[int, float]] = {}
     with ExitStack() as stack:
         ours = stack.enter_context(Ours(one.inside, other.inside, bed.name, None, True, *args.options.split(), *more))
         counters = [stack.enter_context(FarEnd(nic.outside)) for nic in bed.nics]
-        given = (bed, pps, duration_s, args.size, sent)
+        given = (bed, pps, duration_s, args.size, done)
         threads = [threading.Thread(target=paced, args=(number, *given)) for number in range(2)]
-        begin = time.monotonic()
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        took_s = time.monotonic() - begin
         time.sleep(SETTLE_S)
         cpu_s = ours.stop()
         arrived = sum(counter.packets for counter in counters)
     testbed.down(common.NAME)
+    sent, took_s = sum(count for count, _ in done.values()), max(seconds for _, seconds in done.values())
     return {
-        "queues": queues, "pps": pps, "sent": sum(sent.values()), "arrived": arrived, "cpu_s": cpu_s, "took_s": took_s,
-        "drops": ours.summary["packets"]["drops"], "failed": faults(ours.summary, sum(sent.values()), arrived),
+        "queues": queues, "pps": pps, "sent": sent, "arrived": arrived, "cpu_s": cpu_s, "took_s": took_s,
+        "drops": ours.summary["packets"]["drops"], "failed": faults(ours.summary, sent, arrived),
     }  # fmt: skip
 
 
 def both(args: argparse.Namespace) -> dict[str, Any]:
     """The own maximum in both directions at once, by halving; then a share of it for a long time."""
-    low, high = 0.0, args.most_pps
+    low, high, best = 0.0, args.most_pps, 0.0
     while high - low > 0.04 * args.most_pps:
         middle = (low + high) / 2
         run = both_ways(middle, 3.0, args)
-        kept = run["arrived"] >= 0.9999 * run["sent"] and run["took_s"] < 3.3
+        kept = run["arrived"] >= 0.9999 * run["sent"]
         low, high = (middle, high) if kept else (low, middle)
-        common.console.print(f"{middle:,.0f} p/s each way: {'kept up' if kept else 'lost'} {run['drops']}")
-    run = both_ways(args.share * low, args.duration, args)
+        reached = run["sent"] / 2 / run["took_s"]  # on a busy machine the sender is slower than asked
+        best = max(best, reached) if kept else best
+        how = "kept up" if kept else f"{run['sent'] - run['arrived']} lost"
+        common.console.print(f"{middle:,.0f} p/s each way, {reached:,.0f} reached: {how} {run['drops']}")
+    run = both_ways(args.share * best, args.duration, args)
     lost = run["sent"] - run["arrived"]
     common.console.print(
-        f"maximum {low:,.0f} p/s each way; at {args.share:.0%} of it for {args.duration:g} s: {run['sent']:,} sent,"
+        f"maximum {best:,.0f} p/s each way; at {args.share:.0%} of it for {args.duration:g} s: {run['sent']:,} sent,"
         f" {lost} lost {run['drops']}"
     )
-    return {"maximum_pps": low, "run": run, "failed": run["failed"] + ([f"{lost} lost"] if lost else [])}
+    return {"maximum_pps": best, "run": run, "failed": run["failed"] + ([f"{lost} lost"] if lost else [])}
 
 
 def skew(args: argparse.Namespace) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +22,15 @@ class Chunk:
     whatever packets come next; copy what is to be kept.
     """
 
-    __slots__ = ("_count", "_give_back", "_home", "_pool", "_slot")
+    __slots__ = ("_count", "_give_back", "_home", "_pool", "_slot", "editable")
 
-    def __init__(self, pool: k.Pool, slot: int, count: int, home: SourceQueue, give_back: Callable[[], None]) -> None:
+    def __init__(
+        self, pool: k.Pool, slot: int, count: int, home: SourceQueue, give_back: Callable[[], None],
+        editable: bool = False,
+    ) -> None:  # fmt: skip
         self._pool, self._slot, self._count, self._home = pool, slot, count, home
+        self.editable = editable
+        """True in a forwarder: ``arena`` may be written to, packets may be dropped."""
         self._give_back: Callable[[], None] | None = give_back
 
     def __len__(self) -> int:
@@ -66,10 +71,10 @@ class Chunk:
 
     @property
     def arena(self) -> NDArray[np.uint8]:
-        """The memory that all packets lie in, uint8, read-only."""
+        """The memory that all packets lie in, uint8, read-only but in a forwarder."""
         self._check()
         view = self._pool.arena.view()
-        view.flags.writeable = False
+        view.flags.writeable = self.editable
         return view  # type: ignore[no-any-return]
 
     @property
@@ -81,6 +86,13 @@ class Chunk:
     def queue(self) -> int:
         """The receive queue that they came from."""
         return self._home.queue
+
+    def drop(self, numbers: int | Sequence[int] | NDArray[Any]) -> None:
+        """In a forwarder: do not send these packets; a number, several, or a mask of all."""
+        self._check()
+        if not self.editable:
+            raise RuntimeError("packets can be dropped by wirecap forward only")
+        self._pool.captured[self._slot, : self._count][numbers] = 0
 
     def release(self) -> None:
         """Give the chunk back to its pool; a second call does nothing."""

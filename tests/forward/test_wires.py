@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 import wirecap
-from rig import counted, flow_frames, number_of, selection_of, until
+from rig import Rig, counted, flow_frames, number_of, selection_of, until
 from wire_rig import WireRig, check_cells
+from wirecap.handlers.pipeline import Pipeline
 from wirecap.handlers.pkt_handler import Paced
 from wirecap.handlers.table import bind
 from wirecap.kernels.jit import PURE
@@ -205,6 +206,73 @@ def test_no_cell_and_no_packet_is_lost(
 
 @wirecap.chunk_handler
 def python_looks(chunk): ...
+
+
+@wirecap.chunk_handler
+def marks_and_drops(chunk):
+    for number, start in enumerate(chunk.offsets):
+        chunk.arena[start] = 0xAA
+        if chunk[number][49] % 3 == 0:
+            chunk.drop(number)
+
+
+@wirecap.packet_handler
+def keeps_even(timestamp_ns, data):
+    return data[49] % 2 == 0
+
+
+def test_python_handlers_decide_and_change():
+    """A chunk handler writes into the arena and drops by number; a packet handler drops by returning False."""
+    with WireRig([bind(marks_and_drops), bind(keeps_even)], M=8, R=32) as rig:
+        rig.run_kernel()
+        rig.inject(0, flow_frames(60))
+        until(lambda: rig.ended() == 60)
+        rig.stop()
+        left = [number for number in range(60) if number % 3 and number % 2 == 0]
+        assert [number_of(frame) for frame in rig.sent[0]] == left
+        assert {frame[0] for frame in rig.sent[0]} == {0xAA}
+        assert rig.drops() == {"by_handler": 60 - len(left)}
+        rig.check(60)
+
+
+@wirecap.handler
+def changes(packet, state, what=0):
+    if what == 0:
+        packet.udp.dst_port = 7
+    elif what == 1:
+        packet.drop()
+    elif what == 2:
+        packet[70] = 1
+    elif what == 3:
+        packet.tcp.dst_port = 7
+
+
+@pytest.mark.parametrize(("what", "why"), [(0, "wirecap forward only"), (1, "wirecap forward only")])
+def test_a_capture_changes_nothing(what, why):
+    """Where packets are not forwarded, an attempt to change one ends the run with its place and the reason."""
+    with Rig(Pipeline([bind_with(changes, what)])) as rig:
+        rig.inject(0, flow_frames(1))
+        until(lambda: not rig.engine.running())
+        rig.stop()
+        assert why in str(rig.engine.failure())
+
+
+@pytest.mark.parametrize(("what", "why"), [(2, "no such byte"), (3, "no such header")])
+def test_a_change_outside_the_packet_is_refused(what, why):
+    """A byte or a header that is not there cannot be set: the run ends, what the thread had in hand has a name."""
+    with WireRig([bind_with(changes, what)]) as rig:
+        rig.run_kernel()
+        rig.inject(0, flow_frames(4))
+        until(lambda: not rig.engine.running())
+        rig.stop()
+        assert why in str(rig.engine.failure())
+        drops = rig.drops()
+        assert drops["handler_failed"] + drops.get("unread_at_stop", 0) == 4
+        rig.check(4)
+
+
+def bind_with(handler, what: int):
+    return bind(handler, {"what": str(what)})
 
 
 def lambda_for(python: bool):

@@ -58,10 +58,14 @@ class Forwarder:
             sender.wanted, libc.scratch(),
         )  # fmt: skip
 
+    def tend(self, engine: Engine) -> bool:
+        """Look after cells in transmission while no chunk comes; True while there are any."""
+        return bool(f.tend_wires(engine.pool, engine.source.rings, self.arrays))
+
     def flush(self, engine: Engine) -> None:
         """After the last chunk: until nothing is in transmission, or nothing moves any more."""
         left, moved_at = -1, time.monotonic()
-        while f.tend_wires(engine.pool, engine.source.rings, self.arrays):
+        while self.tend(engine):
             now = int(self._in_transmission().sum())
             if now != left:
                 left, moved_at = now, time.monotonic()

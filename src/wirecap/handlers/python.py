@@ -43,7 +43,11 @@ class PythonHandler:
             stamps, starts, sizes = chunk.timestamps.tolist(), chunk.offsets.tolist(), chunk.lengths.tolist()
             for number in range(first, len(chunk)):
                 start = starts[number]
-                function(stamps[number], bytes(memory[start : start + sizes[number]]), *state, **options)
+                if sizes[number] == 0 and chunk.editable:
+                    continue  # an earlier handler dropped it
+                verdict = function(stamps[number], bytes(memory[start : start + sizes[number]]), *state, **options)
+                if verdict is False and chunk.editable:
+                    chunk.drop(number)
         except BrokenPipeError:
             raise  # the reader of what it prints went away: no packet's fault
         except Exception as error:

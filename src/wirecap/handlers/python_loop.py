@@ -35,6 +35,8 @@ def run(pipeline: Pipeline, engine: Engine, consumer: int, settings: NDArray[np.
         if code == h.CLOSED:
             return
         if code == h.TIMED_OUT:
+            if pipeline.forwarder:
+                pipeline.forwarder.tend(engine)
             continue
         slot, count = code >> 32, code & 0xFFFFFFFF
         for stage in range(len(pipeline.handlers) if count else 0):
@@ -60,7 +62,7 @@ def _handle(
     home = engine.source.queues[int(pool.meta[slot * k.SLOT_WORDS + k.HOME])]
     first = 0
     while first < count:
-        chunk = Chunk(pool, slot, count, home, lambda: None)
+        chunk = Chunk(pool, slot, count, home, lambda: None, pipeline.forwarder is not None)
         try:
             handler.call(chunk, record, first)
             return

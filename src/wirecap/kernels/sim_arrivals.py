@@ -32,15 +32,16 @@ ARRIVALS = types.NamedUniTuple(words, 5, Arrivals)
 
 
 @inline
-def time_of(arrivals, queue, number):
-    """When the ``number``-th packet from here arrives, 1 for the next one; NEVER when there are fewer."""
+def time_of(arrivals, queue, number, until):
+    """When the ``number``-th packet from here arrives, 1 for the next; NEVER when there are fewer up to ``until``."""
     run = arrivals.cursor[queue * CURSOR_WORDS + RUN]
     place = arrivals.cursor[queue * CURSOR_WORDS + PLACE]
     end = arrivals.first[queue + 1]
-    while run < end:
+    while run < end and arrivals.start[run] <= until:
         left = arrivals.size[run] - place
         if number <= left:
-            return arrivals.start[run] + (place + number - 1) * arrivals.interval[run]
+            time = arrivals.start[run] + (place + number - 1) * arrivals.interval[run]
+            return time if time <= until else NEVER
         number -= left
         run += 1
         place = 0

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from numba import types
 
-from wirecap.kernels.jit import i64, inline, kernel, table, words
+from wirecap.kernels.jit import i64, inline_always, kernel, table, words
 from wirecap.kernels.policy import choose
 from wirecap.kernels.sim_arrivals import ARRIVALS, NEVER, skip, skip_before, time_of
 from wirecap.kernels.sim_work import work
@@ -31,7 +31,7 @@ SETTING_WORDS = 12
 # words of a queue: its pool, its capture thread, its handler; then its counters
 FREE, ATTACHED, PENDING, OVERDUE, SPARE, JOBS, JOBS_LAST, WAITING, WAITING_LAST, SERVED = range(10)
 TAKEN, DELIVERED, OFFLOADED, FORWARDED, EXHAUSTED, LATE, CHUNKS, PARTIAL, DEEPEST, OFFLOADED_CHUNKS = range(10, 20)
-BUSY_PS, ENDED_PS = 20, 21
+BUSY_PS, ENDED_PS, BUDDIES = 20, 21, 22
 QUEUE_WORDS = 24
 
 # words of a chunk: its list's next chunk, whose it is, its first packet's number, how many it has
@@ -50,12 +50,12 @@ class World(NamedTuple):
     queues: Any  # int64 (Q, QUEUE_WORDS)
     chunks: Any  # int64 (Q * R, 4)
     depths: Any  # int64 (Q,): chunks waiting in each capture queue
-    members: Any  # int64 (Q, 1 + Q): row q = the buddy group of queue q: how many, then who
+    members: Any  # int64 (Q, Q): row q begins with the BUDDIES members of queue q's group
     at: Any  # int64 (KINDS * Q,): when each event is next, in ps
-    transmit: Any  # int64 (2,): first and last chunk on the wire
+    transmit: Any  # int64 (1, 2): first and last chunk on the wire
 
 
-WORLD = types.NamedTuple((ARRIVALS, words, words, table, table, words, table, words, words), World)
+WORLD = types.NamedTuple((ARRIVALS, words, words, table, table, words, table, words, table), World)
 
 
 @kernel(i64(WORLD, i64))
@@ -83,6 +83,7 @@ def run(world, limit):
                 flush(world, q, now, now + 1)
             else:
                 world.queues[q, OVERDUE] = 1
+                world.at[FULL * queues + q] = time_of(world.arrivals, q, world.settings[M], NEVER)
         else:
             sent(world, now)
     return limit
@@ -95,119 +96,120 @@ def begin(world):
         begin_chunk(world, q)
 
 
-@inline
-def append(world, words, head, tail, chunk):
-    """Put a chunk at the end of the list whose ends are words[head] and words[tail]; true when it was empty."""
+@inline_always
+def append(world, rows, row, head, chunk):
+    """Put a chunk at the end of the list that begins at rows[row, head] and ends at the next word; was it empty?"""
     world.chunks[chunk, LINK] = NONE
-    empty = words[head] == NONE
+    empty = rows[row, head] == NONE
     if empty:
-        words[head] = chunk
+        rows[row, head] = chunk
     else:
-        world.chunks[words[tail], LINK] = chunk
-    words[tail] = chunk
+        world.chunks[rows[row, head + 1], LINK] = chunk
+    rows[row, head + 1] = chunk
     return empty
 
 
-@inline
+@inline_always
 def begin_chunk(world, q):
-    """Foresee when the chunk that is now filled will be full, and when it will have waited long enough."""
+    """Foresee when the chunk that is now filled will be full, and when it will have waited long enough.
+
+    What comes after it has waited long enough is looked for when that is so: most partial chunks go then.
+    """
     queues = world.queues.shape[0]
     full, due = NEVER, NEVER
     if world.queues[q, ATTACHED]:
-        full = time_of(world.arrivals, q, world.settings[M])
-        first = time_of(world.arrivals, q, 1)
+        first = time_of(world.arrivals, q, 1, NEVER)
         if first != NEVER:
             due = first + world.settings[TIMEOUT_PS]
+            full = time_of(world.arrivals, q, world.settings[M], due)
     world.at[FULL * queues + q], world.at[DUE * queues + q] = full, due
 
 
-@inline
+@inline_always
 def flush(world, q, now, before):
     """Hand over the partial chunk with what arrived before the time ``before``."""
     detach(world, q, now, skip_before(world.arrivals, q, before))
 
 
-@inline
+@inline_always
 def detach(world, q, now, count):
     """The filled chunk leaves the ring for the capture thread, which takes them in turn."""
-    queue, settings = world.queues[q], world.settings
-    chunk = queue[SPARE]
-    queue[SPARE] = world.chunks[chunk, LINK]
-    world.chunks[chunk, FIRST], world.chunks[chunk, COUNT] = queue[TAKEN], count
-    queue[TAKEN] += count
-    queue[OVERDUE] = 0
-    queue[ATTACHED] -= 1
-    queue[PENDING] += 1
-    queue[CHUNKS] += 1
+    queues, settings = world.queues, world.settings
+    chunk = queues[q, SPARE]
+    queues[q, SPARE] = world.chunks[chunk, LINK]
+    world.chunks[chunk, FIRST], world.chunks[chunk, COUNT] = queues[q, TAKEN], count
+    queues[q, TAKEN] += count
+    queues[q, OVERDUE] = 0
+    queues[q, ATTACHED] -= 1
+    queues[q, PENDING] += 1
+    queues[q, CHUNKS] += 1
     if count < settings[M]:
-        queue[PARTIAL] += 1
-    if append(world, queue, JOBS, JOBS_LAST, chunk):
+        queues[q, PARTIAL] += 1
+    if append(world, queues, q, JOBS, chunk):
         world.at[CAPTURED * world.queues.shape[0] + q] = now + settings[CAPTURE_PS]
     begin_chunk(world, q)
 
 
-@inline
+@inline_always
 def captured(world, q, now):
     """The capture thread is through with a chunk: to a capture queue with it, and a free one onto the ring."""
-    queue, settings = world.queues[q], world.settings
-    chunk = queue[JOBS]
-    queue[JOBS] = world.chunks[chunk, LINK]
-    queue[PENDING] -= 1
+    queues, settings = world.queues, world.settings
+    chunk = queues[q, JOBS]
+    queues[q, JOBS] = world.chunks[chunk, LINK]
+    queues[q, PENDING] -= 1
     consumer = q
     if settings[ADVANCED]:
-        members = world.members[q]
-        consumer = choose(q, world.depths, members[1:], members[0], settings[R], settings[T])
+        consumer = choose(q, world.depths, world.members[q], queues[q, BUDDIES], settings[R], settings[T])
     if consumer != q:
-        queue[OFFLOADED_CHUNKS] += 1
+        queues[q, OFFLOADED_CHUNKS] += 1
     attach(world, q, now)
     at = CAPTURED * world.queues.shape[0] + q
-    world.at[at] = now + settings[CAPTURE_PS] if queue[JOBS] != NONE else NEVER
-    taker = world.queues[consumer]
-    append(world, taker, WAITING, WAITING_LAST, chunk)
+    world.at[at] = now + settings[CAPTURE_PS] if queues[q, JOBS] != NONE else NEVER
+    append(world, queues, consumer, WAITING, chunk)
     world.depths[consumer] += 1
-    if taker[SERVED] == NONE:
+    if queues[consumer, SERVED] == NONE:
         take_next(world, consumer, now)
-    taker[DEEPEST] = max(taker[DEEPEST], world.depths[consumer])
+    queues[consumer, DEEPEST] = max(queues[consumer, DEEPEST], world.depths[consumer])
 
 
-@inline
+@inline_always
 def attach(world, q, now):
     """Put a free chunk onto the ring where there is one and room for it; what came meanwhile was lost."""
-    queue = world.queues[q]
-    if queue[FREE] == 0 or queue[ATTACHED] + queue[PENDING] >= world.settings[ATTACHED_MOST]:
+    queues = world.queues
+    if queues[q, FREE] == 0 or queues[q, ATTACHED] + queues[q, PENDING] >= world.settings[ATTACHED_MOST]:
         return
-    starved = queue[ATTACHED] == 0
+    starved = queues[q, ATTACHED] == 0
     if starved:
-        queue[LATE] += skip_before(world.arrivals, q, now)
-    queue[FREE] -= 1
-    queue[ATTACHED] += 1
+        queues[q, LATE] += skip_before(world.arrivals, q, now)
+    queues[q, FREE] -= 1
+    queues[q, ATTACHED] += 1
     if starved:
         begin_chunk(world, q)
 
 
-@inline
+@inline_always
 def take_next(world, c, now):
     """An idle handler takes the next chunk of its capture queue, if there is one."""
-    taker, settings, at = world.queues[c], world.settings, DONE * world.queues.shape[0] + c
-    chunk = taker[WAITING]
-    taker[SERVED] = chunk
+    queues, settings, at = world.queues, world.settings, DONE * world.queues.shape[0] + c
+    chunk = queues[c, WAITING]
+    queues[c, SERVED] = chunk
     if chunk == NONE:
         world.at[at] = NEVER
         return
-    taker[WAITING] = world.chunks[chunk, LINK]
+    queues[c, WAITING] = world.chunks[chunk, LINK]
     world.depths[c] -= 1
     home = world.chunks[chunk, HOME]
     cost = work(world.costs, settings[SEED], home, world.chunks[chunk, FIRST], world.chunks[chunk, COUNT])
     if home != c:
         cost += cost * settings[AWAY_PERCENT] // 100
     cost += settings[CHUNK_PS]
-    taker[BUSY_PS] += cost
+    queues[c, BUSY_PS] += cost
     world.at[at] = now + cost
-    if world.depths[c] == 0 and taker[OVERDUE]:
+    if world.depths[c] == 0 and queues[c, OVERDUE]:
         flush(world, c, now, now)
 
 
-@inline
+@inline_always
 def done(world, c, now):
     """A chunk is handled: counted for its home queue, and on its way out or home."""
     chunk = world.queues[c, SERVED]
@@ -220,31 +222,30 @@ def done(world, c, now):
         recycle(world, chunk, now)
     else:
         world.queues[home, FORWARDED] += count
-        if append(world, world.transmit, 0, 1, chunk):
+        if append(world, world.transmit, 0, 0, chunk):
             world.at[SENT] = now + count * world.settings[TRANSMIT_PS]
     take_next(world, c, now)
 
 
-@inline
+@inline_always
 def sent(world, now):
     """The first chunk on the wire has left; the next one begins."""
-    chunk = world.transmit[0]
+    chunk = world.transmit[0, 0]
     following = world.chunks[chunk, LINK]
-    world.transmit[0] = following
+    world.transmit[0, 0] = following
     world.at[SENT] = NEVER
     if following != NONE:
         world.at[SENT] = now + world.chunks[following, COUNT] * world.settings[TRANSMIT_PS]
     recycle(world, chunk, now)
 
 
-@inline
+@inline_always
 def recycle(world, chunk, now):
     """A chunk is free again, in its home pool; a ring that is short gets it at once."""
-    home = world.chunks[chunk, HOME]
-    queue = world.queues[home]
-    if queue[ATTACHED] == 0 and queue[FREE] == 0:
-        queue[EXHAUSTED] += skip_before(world.arrivals, home, now)
-    world.chunks[chunk, LINK] = queue[SPARE]
-    queue[SPARE] = chunk
-    queue[FREE] += 1
+    home, queues = world.chunks[chunk, HOME], world.queues
+    if queues[home, ATTACHED] == 0 and queues[home, FREE] == 0:
+        queues[home, EXHAUSTED] += skip_before(world.arrivals, home, now)
+    world.chunks[chunk, LINK] = queues[home, SPARE]
+    queues[home, SPARE] = chunk
+    queues[home, FREE] += 1
     attach(world, home, now)

@@ -101,12 +101,12 @@ class WireCap:
         chunks[:, k.HOME] = np.repeat(np.arange(queues), self.R)
         chunks[:, k.LINK] = np.arange(1, queues * self.R + 1)
         chunks[self.R - 1 :: self.R, k.LINK] = k.NONE
-        members = np.zeros((queues, 1 + queues), np.int64)
+        members = np.zeros((queues, queues), np.int64)
         for group in self.groups or (tuple(range(queues)),):
             for queue in group:
-                members[queue, 0] = len(group)
-                members[queue, 1 : 1 + len(group)] = group
+                words[queue, k.BUDDIES] = len(group)
+                members[queue, : len(group)] = group
         return k.World(
             workload.arrivals(), settings, load.costs, words, chunks, np.zeros(queues, np.int64), members,
-            np.full(k.KINDS * queues, NEVER, np.int64), np.full(2, k.NONE, np.int64),
+            np.full(k.KINDS * queues, NEVER, np.int64), np.full((1, 2), k.NONE, np.int64),
         )  # fmt: skip

@@ -80,10 +80,11 @@ def _bars(axes: Any, figure: Figure) -> None:
     for which, series in enumerate(simulated):
         offset = (which - (len(simulated) - 1) / 2) * width
         middle = {point.x: places.index(point.x) + offset for point in series.points}
-        axes.bar(
+        drawn = axes.bar(
             list(middle.values()), series.percents, width, label=series.label, edgecolor="black", linewidth=0.7,
             color=GREYS[which % len(GREYS)], hatch=HATCHES[which % len(HATCHES)],
         )  # fmt: skip
+        axes.bar_label(drawn, fmt="%.1f", fontsize=6, padding=1)  # a bar of nothing is told from none
         live = measured.get(series.label)
         if live:
             at = [middle[point.x] for point in live.points]

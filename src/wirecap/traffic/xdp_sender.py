@@ -70,7 +70,7 @@ class XdpSender:
             return
         code = self._tx.refusal()
         if code or self._stall.lasts(self.completed()):
-            raise stalled(self._interface, code, self.completed())
+            raise stalled(self._interface, code, self.completed() - self.refused())
 
     def completed(self) -> int:
         return int(self._tx.words[:, k.COMPLETED].sum())

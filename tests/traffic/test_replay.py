@@ -1,0 +1,303 @@
+"""Replay onto a veth: every packet arrives, byte for byte and in order, whichever way it is sent."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import wirecap
+from rig import time_limit, until
+from wirecap.errors import SystemCallError, UsageError
+from wirecap.kernels import pacing
+from wirecap.lab.testbed import Testbed
+from wirecap.linux import netlink
+from wirecap.traffic import choose, frames
+from wirecap.traffic.recording import LONGER, Recording
+from wirecap.traffic.sender import Macs
+from wirecap.traffic.session import Outcome, Session
+from wirecap.traffic.steering import Rss
+from wirecap.traffic.timing import Timing
+
+__all__ = ["time_limit"]
+Make = Callable[..., Testbed]
+WAYS = ("xdp", "packet", "live")
+
+
+def write_pcap(path: Path, packets: Sequence[bytes], gap_us: int = 100) -> Path:
+    with path.open("wb") as file:
+        file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1))
+        for number, data in enumerate(packets):
+            at = number * gap_us
+            file.write(struct.pack("<IIII", 1_700_000_000 + at // 10**6, at % 10**6, len(data), len(data)) + data)
+    return path
+
+
+def mixed(count: int) -> list[bytes]:
+    """Packets of many sizes and flows, each with its number."""
+    sizes = np.random.default_rng(5).integers(60, 1515, count)
+    return [
+        frames.udp(int(size), source=f"10.1.{number % 200}.7", source_port=1024 + number % 5000)[:42]
+        + number.to_bytes(8, "big") + bytes([number % 256]) * (int(size) - 50)
+        for number, size in enumerate(sizes)
+    ]  # fmt: skip
+
+
+class Receiver:
+    """Takes ``count`` packets from the capture side of a testbed, by queue, with their stamps."""
+
+    def __init__(self, bed: Testbed, count: int) -> None:
+        self.capture = wirecap.open(bed.nics[0].inside, netns=bed.name, count=count, duration_s=40, R=400)
+        self.packets: dict[int, list[bytes]] = {}
+        self.stamps: list[int] = []
+        self._thread = threading.Thread(target=self._take)
+
+    def _take(self) -> None:
+        for chunk in self.capture:
+            self.packets.setdefault(chunk.queue, []).extend(bytes(packet) for packet in chunk)
+            self.stamps += chunk.timestamps.tolist()
+
+    def __enter__(self) -> Receiver:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if failure[0] is None:
+            self._thread.join()
+        self.capture.close()
+        self.summary = self.capture.summary()
+
+
+def replay(
+    bed: Testbed, files: Sequence[Path | str], timing: Timing, way: str = "auto", queues: tuple[int, ...] | None = None,
+    macs: Macs = choose.KEEP, **options: object,
+) -> Outcome:  # fmt: skip
+    facts = netlink.interface(bed.nics[0].outside)
+    plan = Recording([str(file) for file in files], timing, facts.mtu, queues=len(queues or (0,)), **options)  # type: ignore[arg-type]
+    wish = choose.Wish(queues, choose.longest_frame(facts), timing.paced, timing.pps, macs)
+    sender, _ = choose.open_sender(facts.name, way, wish)
+    try:
+        return Session(plan, sender).run()
+    finally:
+        sender.close()
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("timing", [Timing(), Timing(pps=50_000)], ids=["full speed", "paced"])
+def test_every_packet_arrives(testbed: Make, tmp_path: Path, way: str, timing: Timing) -> None:
+    """20,000 packets of all sizes arrive byte for byte and in order, and the sender counts just these."""
+    bed, packets = testbed(queues=1), mixed(20_000)
+    file = write_pcap(tmp_path / "a.pcap", packets)
+    with Receiver(bed, len(packets)) as receiver:
+        outcome = replay(bed, [file], timing, way)
+    assert receiver.packets[0] == packets
+    assert (outcome.sent, outcome.attempted, outcome.refused) == (len(packets), len(packets), 0)
+    assert outcome.octets == sum(map(len, packets))
+    counts = receiver.summary["packets"]
+    assert (counts["received"], counts["dropped"]) == (len(packets), 0)
+
+
+@pytest.mark.live
+def test_real_trace_arrives(testbed: Make, mixed_trace: Path) -> None:
+    """All real packets that fit the MTU arrive at full speed byte for byte; those that do not are counted by name."""
+    bed = testbed(queues=1)
+    wanted = []
+    for chunk in wirecap.open(str(mixed_trace)):
+        for packet in map(bytes, chunk):
+            tag = 4 if packet[12:14] in (b"\x81\x00", b"\x88\xa8") else 0
+            if len(packet) <= 1514 + tag:
+                wanted.append(packet)
+    with Receiver(bed, len(wanted)) as receiver:
+        outcome = replay(bed, [mixed_trace], Timing())
+    assert receiver.packets[0] == wanted
+    assert "live" in outcome.way
+    assert outcome.not_sent == {LONGER: 68034 - len(wanted)}
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("queues", [(0, 1, 2, 3), (1, 3)])
+def test_queues_are_chosen_as_rss_does(testbed: Make, tmp_path: Path, queues: tuple[int, ...]) -> None:
+    """Each packet arrives on the queue that hash and indirection table say, in order per queue, none lost."""
+    bed, packets = testbed(queues=4), mixed(8000)
+    file, rss = write_pcap(tmp_path / "a.pcap", packets), Rss(len(queues))
+    octets, sizes = np.frombuffer(b"".join(packets), np.uint8).copy(), np.array([len(p) for p in packets], np.uint32)
+    chosen = rss.choose(octets, (np.cumsum(sizes) - sizes).astype(np.int64), sizes, len(packets)).tolist()
+    with Receiver(bed, len(packets)) as receiver:
+        outcome = replay(bed, [file], Timing(), queues=queues, rss=rss)
+    for place, queue in enumerate(queues):
+        wanted = [packet for packet, at in zip(packets, chosen, strict=True) if at == place]
+        assert receiver.packets[queue] == wanted
+        assert outcome.per_queue[queue] == len(wanted) > len(packets) / len(queues) / 2
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("way", WAYS)
+def test_times_are_those_of_the_recording(testbed: Make, tmp_path: Path, way: str) -> None:
+    """Half of the packets of 1.2 s of traffic, twice as fast, arrive within 0.5 ms of their time; none is early."""
+    bed, packets = testbed(queues=1), mixed(1200)
+    file = write_pcap(tmp_path / "a.pcap", packets, gap_us=1000)
+    with Receiver(bed, len(packets)) as receiver:
+        outcome = replay(bed, [file], Timing(speed=2.0), way)
+    passed = np.diff(np.array(receiver.stamps), prepend=receiver.stamps[0]).cumsum()
+    error = passed - np.arange(len(packets)) * 500_000
+    assert np.median(abs(error - error.min())) < 500_000
+    assert outcome.planned_s == pytest.approx(1199 * 0.0005)
+    assert outcome.duration_s >= outcome.planned_s
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("way", WAYS)
+def test_addresses_are_rewritten_and_nothing_else(testbed: Make, tmp_path: Path, way: str) -> None:
+    """With a destination address given, bytes 6 on are untouched; with both, bytes 12 on."""
+    bed, packets, other = testbed(queues=1), mixed(300), bytes.fromhex("0200000000aa")
+    file = write_pcap(tmp_path / "a.pcap", packets)
+    for macs, kept in ((Macs(destination=other), 6), (Macs(source=other, destination=other), 12)):
+        with Receiver(bed, len(packets)) as receiver:
+            replay(bed, [file], Timing(pps=100_000), way, macs=macs)
+        assert receiver.packets[0] == [(other * 2)[:kept] + packet[kept:] for packet in packets]
+
+
+@pytest.mark.live
+def test_several_files_again_and_again(testbed: Make, tmp_path: Path) -> None:
+    """Two files, three times, in turn; with a limit just so many packets."""
+    bed, packets = testbed(queues=1), mixed(500)
+    files = [write_pcap(tmp_path / "a.pcap", packets[:200]), write_pcap(tmp_path / "b.pcap", packets[200:])]
+    with Receiver(bed, 1500) as receiver:
+        assert replay(bed, files, Timing(), loops=3).sent == 1500
+    assert receiver.packets[0] == packets * 3
+    with Receiver(bed, 1234) as receiver:
+        assert replay(bed, files[:1], Timing(), loops=0, limit=1234).sent == 1234
+    assert receiver.packets[0] == (packets[:200] * 7)[:1234]
+
+
+@pytest.mark.live
+def test_file_larger_than_memory_for_it_is_streamed(testbed: Make, tmp_path: Path) -> None:
+    """60 MB through a pipe, read in a ring of blocks while it is sent: all of it arrives, in order."""
+    bed, packets = testbed(queues=1), mixed(2000)
+    file = write_pcap(tmp_path / "a.pcap", packets)
+    body = file.read_bytes()
+    read_end, write_end = os.pipe()
+
+    def feed() -> None:
+        with os.fdopen(write_end, "wb") as pipe:
+            pipe.write(body[:24])
+            for _ in range(38):
+                pipe.write(body[24:])
+
+    kept = os.dup(0)
+    os.dup2(read_end, 0)
+    os.close(read_end)
+    thread = threading.Thread(target=feed)
+    thread.start()
+    try:
+        with Receiver(bed, 38 * len(packets)) as receiver:
+            outcome = replay(bed, ["-"], Timing(pps=150_000))
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+        thread.join()
+    assert outcome.sent == 38 * len(packets)
+    assert receiver.packets[0] == packets * 38
+
+
+@pytest.mark.live
+def test_damaged_file_stops_with_its_offset(testbed: Make, tmp_path: Path) -> None:
+    """A file that is cut in a packet is an error with the offset, after all that was whole has been sent."""
+    bed, packets = testbed(queues=1), mixed(1000)
+    file = write_pcap(tmp_path / "a.pcap", packets)
+    whole = file.stat().st_size
+    file.write_bytes(file.read_bytes()[: whole - 10])
+    offset = whole - len(packets[-1]) - 16
+    with Receiver(bed, 999) as receiver, pytest.raises(UsageError, match=f"offset {offset}") as raised:
+        replay(bed, [file], Timing())
+    receiver._thread.join()
+    assert receiver.packets[0] == packets[:999]
+    assert raised.value.outcome.sent == 999  # type: ignore[attr-defined]
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("way", WAYS)
+def test_interface_that_goes_down_is_reported_with_the_count(testbed: Make, tmp_path: Path, way: str) -> None:
+    """When the interface is set down on the way, the run ends within seconds with an error that has the count."""
+    bed = testbed(queues=1)
+    file = write_pcap(tmp_path / "a.pcap", mixed(2000))
+    outside = bed.nics[0].outside
+    with wirecap.open(bed.nics[0].inside, netns=bed.name, duration_s=30) as capture:
+        timer = threading.Timer(1.0, set_down, (outside,))
+        timer.start()
+        with pytest.raises(SystemCallError, match=r"network is down, after [1-9]") as raised:
+            replay(bed, [file], Timing(pps=20_000), way, loops=0)
+        received = capture.summary()["packets"]["received"]
+    timer.join()
+    assert f"after {raised.value.outcome.sent} packets" in raised.value.message  # type: ignore[attr-defined]
+    assert 10_000 < raised.value.outcome.sent <= received + 64  # type: ignore[attr-defined]
+
+
+def set_down(name: str) -> None:
+    from pyroute2 import IPRoute
+
+    with IPRoute() as route:
+        route.link("set", index=netlink.interface(name).index, state="down")
+
+
+@pytest.mark.live
+def test_way_is_chosen_by_what_the_interface_can(testbed: Make) -> None:
+    """Live frames need an XDP program or GRO at the other end; AF_XDP is taken without, a ring on loopback."""
+    bed = testbed(queues=2)
+    fast, slow = choose.Wish(None, 1518, False, 0.0), choose.Wish(None, 1518, True, 1000.0)
+    outside = bed.nics[0].outside
+
+    def way(interface: str, wish: choose.Wish) -> tuple[str, str]:
+        sender, why = choose.open_sender(interface, "auto", wish)
+        sender.close()
+        return sender.way, why
+
+    assert way(outside, fast)[0].startswith("AF_XDP")
+    assert "GRO" in way(outside, fast)[1]
+    with wirecap.open(bed.nics[0].inside, netns=bed.name, duration_s=30):
+        until(lambda: way(outside, fast)[0].startswith("in-kernel"))
+        assert way(outside, slow)[0].startswith("AF_XDP")
+        assert way(outside, choose.Wish((0, 1), 1518, False, 0.0))[0].endswith("queues 0, 1)")
+    assert way("lo", slow)[0].startswith("AF_PACKET")
+    with pytest.raises(UsageError, match="queue of their CPU"):
+        choose.open_sender(outside, "live", choose.Wish((0, 1), 1518, False, 0.0))
+
+
+@pytest.mark.live
+def test_command_tells_what_it_did(testbed: Make, tmp_path: Path) -> None:
+    """The command names the way, counts what was sent, and says how far the rate was off; SIGINT ends it cleanly."""
+    bed, packets = testbed(queues=1), mixed(3000)
+    file = write_pcap(tmp_path / "a.pcap", [*packets, bytes(1600)])
+    command = [sys.executable, "-m", "wirecap", "replay", "-i", bed.nics[0].outside, "--pps", "10k"]
+    ended = subprocess.run([*command, str(file)], capture_output=True, text=True, timeout=100, check=True)
+    assert "AF_XDP transmit" in ended.stderr
+    assert "3000 packets sent" in ended.stderr
+    assert "wanted 10 kp/s, achieved" in ended.stderr
+    assert "1 packet not sent: longer than the MTU (1500 bytes)" in ended.stderr
+    child = subprocess.Popen([*command, "--loop", "0", str(file)], stderr=subprocess.PIPE, text=True)
+    time.sleep(4)
+    child.send_signal(2)
+    _, text = child.communicate(timeout=30)
+    assert child.returncode == 0
+    assert "packets sent" in text
+    assert "Traceback" not in text
+
+
+def test_margin_follows_late_wake_ups() -> None:
+    """The margin grows at once to what a sleep was late by, stays in its bounds, and shrinks slowly."""
+    assert pacing.adapt_margin(50_000, 90_000) == 100_000
+    assert pacing.adapt_margin(50_000, 10**9) == pacing.MOST_MARGIN_NS
+    assert 49_000 < pacing.adapt_margin(50_000, 0) < 50_000
+    margin = 400_000
+    for _ in range(2000):
+        margin = pacing.adapt_margin(margin, 0)
+    assert margin < pacing.LEAST_MARGIN_NS + 100

@@ -22,8 +22,9 @@ import wirecap.api, wirecap.run, pyroute2
 jit = warmup.import_kernels()
 
 from wirecap.kernels import handle, lanes, packet_loop, capture
-if '-c' in sys.argv: jit.prepare([handle.handler_loop, handle.everything, handle.nothing, lanes.wake_consumer, packet_loop.packet_loop,
-             capture.capture_loop])
+if '-c' in sys.argv:
+    jit.prepare([handle.handler_loop, handle.everything, handle.nothing, lanes.wake_consumer, packet_loop.packet_loop,
+                 capture.capture_loop])
 libc = ctypes.CDLL(None, use_errno=True)
 held = sum(1 << int(bit) for bit in sys.argv[1].split(',') if bit)
 libc.prctl(8, 1, 0, 0, 0)  # PR_SET_KEEPCAPS

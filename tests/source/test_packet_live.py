@@ -84,9 +84,10 @@ def test_a_slow_handler_loses_by_name(testbed, mode):
     """Handlers that are slower than the traffic lose what the ring cannot hold; every packet is accounted for."""
     bed = testbed(queues=2)
     small = PoolConfig(64, 32)
+    flows = flow_frames(12_000, 500) if mode == "basic" else [frames.udp(500, source_port=4711)] * 12_000
     with packet_rig(bed, mode=mode, pool=small, handlers=["pkt_handler:rate=2000"]) as rig:
         with Wire(bed.nics[0].outside) as wire:
-            wire.send(flow_frames(12_000, 500))
+            wire.send(flows)
         until(lambda: rig.drops())
         rig.stop()
         check_identity(rig.engine, received=12_000)
@@ -184,3 +185,11 @@ def test_queues_are_not_the_nics(testbed):
     with pytest.raises(UsageError, match="numbered from 0") as refusal:
         packet_rig(bed, f"{bed.nics[0].inside}@1-2")
     assert "@0-1" in refusal.value.hint
+
+
+def test_a_nic_without_a_clock_is_refused(testbed):
+    """-j adapter_unsynced takes a NIC that stamps packets; a veth cannot."""
+    bed = testbed(queues=1)
+    with pytest.raises(UsageError, match="no clock") as refusal:
+        packet_rig(bed, time_stamps="adapter_unsynced")
+    assert "ethtool -T" in refusal.value.hint

@@ -117,7 +117,8 @@ def turn(pool, rings, queue, held, now, timeout_ns, depths, scratch):
     q = queue * QUEUE_WORDS
     queues = pool.queues
     closed = closed_blocks(pool, rings, held, q)
-    count_seen(pool, held, q, closed, scratch)  # after the look: it has all packets of those blocks
+    full = is_full(pool, held, q, closed)
+    count_seen(pool, q, full, scratch)  # after the look: it has all packets of those blocks
     happened = take_back(pool, rings, queue, held)
     ready = queues[q + w.LEFT] == 0 or take_block(pool, rings, queue, held, now, depths)
     for _ in range(min(closed, BLOCKS_A_TURN)):
@@ -129,7 +130,8 @@ def turn(pool, rings, queue, held, now, timeout_ns, depths, scratch):
     if queues[q + FILL_COUNT] and now - queues[q + FILL_SINCE] >= timeout_ns:
         if depth(pool.lanes, lane(pool, queues[q + CONSUMER])) == 0:
             flush(pool, queue, depths)
-    queues[q + w.FULL] = is_full(pool, held, q, closed_blocks(pool, rings, held, q))
+    # Also what was lost in this turn, until something came back, was lost because the pool was full.
+    queues[q + w.FULL] = full or is_full(pool, held, q, closed_blocks(pool, rings, held, q))
     return happened
 
 

@@ -2,7 +2,8 @@
 
 A packet stays where the kernel put it.  Its block goes back once every chunk that has packets of it is recycled.
 The kernel passes a block on after a millisecond even when it holds one packet, so that a ring would be used up by
-trickling traffic: the packets of such a sparse block are copied into a block of the spill area, which fills up.
+trickling traffic: what a block less than half full holds is copied into a block of the spill area, which fills up.
+So is everything while handlers hold more than half of the ring: the spill area is the deeper part of the pool.
 """
 
 from __future__ import annotations
@@ -39,17 +40,23 @@ def closed_blocks(pool, rings, held, q):
 
 @inline
 def is_full(pool, held, q, closed):
-    """True when handlers have what the kernel wants next: a block, or every slot that its packets could go to."""
+    """True when handlers have what the kernel wants next: a block, or every slot that its packets could go to.
+
+    Where it is just closing a block, the kernel looks a quarter of the ring ahead in its place, and drops a packet
+    when there is no room (__packet_rcv_has_room, net/packet/af_packet.c).
+    """
     queues = pool.queues
     if queues[q + FREE_SLOTS] == 0:
         return True
-    if closed == queues[q + w.BLOCKS]:
+    blocks, first = queues[q + w.BLOCKS], queues[q + w.NEXT] + closed
+    if closed == blocks:
         return False
-    return held[queues[q + w.HELD] + (queues[q + w.NEXT] + closed) % queues[q + w.BLOCKS]] > 0
+    ahead = (first + (blocks >> 2)) % blocks
+    return held[queues[q + w.HELD] + first % blocks] > 0 or held[queues[q + w.HELD] + ahead] > 0
 
 
 @inline
-def count_seen(pool, held, q, closed, scratch):
+def count_seen(pool, q, full, scratch):
     """Take over the socket's counters, which start at zero with each look; what was lost is booked by cause."""
     queues = pool.queues
     if queues[q + w.SOCKET] < 0:
@@ -57,8 +64,7 @@ def count_seen(pool, held, q, closed, scratch):
     both = getsockopt_words(queues[q + w.SOCKET], w.SOL_PACKET, w.PACKET_STATISTICS, 1, scratch, 0)
     lost = (both >> 32) & 0xFFFFFFFF
     if lost:
-        full = queues[q + w.FULL] or is_full(pool, held, q, closed)
-        queues[q + (w.LOST_EXHAUSTED if full else w.LOST_LATE)] += lost
+        queues[q + (w.LOST_EXHAUSTED if full or queues[q + w.FULL] else w.LOST_LATE)] += lost
     queues[q + w.SEEN] += both & 0xFFFFFFFF  # those that were lost are among them
 
 
@@ -68,6 +74,7 @@ def let_go(pool, rings, held, q, holder):
     at = pool.queues[q + w.HELD] + holder
     held[at] -= 1
     if held[at] == 0 and holder < pool.queues[q + w.BLOCKS]:
+        pool.queues[q + w.HELD_BLOCKS] -= 1
         store(rings.halves, head(pool, q, holder) + w.STATUS, np.uint32(w.TP_STATUS_KERNEL))
 
 
@@ -97,13 +104,14 @@ def open_block(pool, rings, held, q):
     block = queues[q + w.NEXT] % queues[q + w.BLOCKS]
     at = head(pool, q, block)
     held[queues[q + w.HELD] + block] = 1
+    queues[q + w.HELD_BLOCKS] += 1
     queues[q + w.LEFT] = i64(rings.halves[at + w.PACKETS])
     queues[q + w.CURSOR] = at * 4 + i64(rings.halves[at + w.FIRST])
     queues[q + w.INTO] = block
     queues[q + w.NEXT] += 1
     used = i64(rings.halves[at + w.USED])
-    if used <= w.SPARSE_BYTES:  # a packet's header is longer than what it takes more in the spill area
-        spill = spill_block(pool, rings, held, q, used)
+    if used * 2 <= queues[q + w.BLOCK_BYTES] or queues[q + w.HELD_BLOCKS] * 2 > queues[q + w.BLOCKS]:
+        spill = spill_block(pool, rings, held, q, used)  # there a packet takes no more than with its header here
         if spill != EMPTY:
             queues[q + w.INTO] = spill
 

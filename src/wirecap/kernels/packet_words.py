@@ -32,14 +32,12 @@ SOL_PACKET, PACKET_STATISTICS = 263, 6
     LEFT, CURSOR, INTO,  # of the block that is being taken: packets left, the next one's header, their holder
     SPILL, SPILLS,  # where the spill area begins in the arena, and how many blocks it has
     SPILLING, SPILLED,  # the spill block that is being filled, or EMPTY, and bytes used in it
-    HELD,
+    HELD, HELD_BLOCKS,  # the latter: blocks of the ring that the kernel does not have
     COOKED,  # 1 where packets come without a link-layer header and get the cooked one
     SEEN,  # packets that came to the socket, by its statistics
     LOST_EXHAUSTED, LOST_LATE,  # those of them that found no block, and why
-    FULL,  # 1 when at the end of the last turn handlers had what the kernel wanted next
-    COPIED,  # packets that were copied out of sparse blocks
-) = range(RING_WORDS, RING_WORDS + 19)  # fmt: skip
+    FULL,  # 1 when in the last turn handlers had what the kernel wanted next
+    COPIED,  # packets that were copied into the spill area
+) = range(RING_WORDS, RING_WORDS + 20)  # fmt: skip
 
-SPARSE_BYTES = 32768
-"""A block that was passed on with no more than this in it is copied out, so that the ring keeps its room."""
 SPILL_ALIGN = 64

@@ -5,14 +5,16 @@ Source: linux/if_packet.h, packet(7), Documentation/networking/packet_mmap.rst.
 
 from __future__ import annotations
 
+import array
 import ctypes
 import errno
+import fcntl
 import os
 import socket
 import struct
 from collections.abc import Sequence
 
-from wirecap.errors import SystemCallError
+from wirecap.errors import SystemCallError, UsageError
 from wirecap.linux import capabilities
 from wirecap.linux.memory import Region
 
@@ -24,7 +26,8 @@ FANOUT_MODES = {"hash": 0, "cpu": 2, "rnd": 4, "qm": 5}
 FANOUT_UNIQUE_ID = 0x2000
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27  # asm-generic/socket.h
 ETH_P_ALL = 3
-SOF_TIMESTAMPING_RAW_HARDWARE = 1 << 6  # linux/net_tstamp.h
+SOF_TIMESTAMPING_RAW_HARDWARE, HWTSTAMP_FILTER_ALL = 1 << 6, 1  # linux/net_tstamp.h
+SIOCSHWTSTAMP = 0x89B0  # linux/sockios.h
 MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS, linux/bpf_common.h
 
 REFUSE_ALL = [(0x06, 0, 0, 0)]  # ret #0
@@ -103,6 +106,23 @@ class Socket:
             self._socket.setsockopt(SOL_PACKET, option, value)
         except OSError as error:
             raise SystemCallError(f"{what}: {os.strerror(error.errno or 0)}", error.errno or 0, hint) from None
+
+
+def switch_on_stamps(name: str) -> None:
+    """Let a NIC stamp what it receives; UsageError where it cannot (Documentation/networking/timestamping.rst)."""
+    settings = array.array("i", [0, 0, HWTSTAMP_FILTER_ALL])  # struct hwtstamp_config: flags, sending, receiving
+    request = struct.pack("16sP16x", name.encode(), settings.buffer_info()[0])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
+        try:
+            fcntl.ioctl(channel, SIOCSHWTSTAMP, request)
+        except OSError as error:
+            if error.errno == errno.EPERM:
+                needs = capabilities.hint((*capabilities.PACKET, "CAP_NET_ADMIN"))
+                raise SystemCallError(
+                    f"{name}: switching its stamps on: {error.strerror}", errno.EPERM, needs
+                ) from None
+            reason = f"{name} has no clock that stamps every packet"
+            raise UsageError(reason, f"leave -j out; 'ethtool -T {name}' shows what it has") from None
 
 
 def wait_for_senders() -> None:

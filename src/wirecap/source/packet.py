@@ -29,7 +29,7 @@ BLOCK_BYTES, SMALL_BLOCK_BYTES = 1 << 18, 1 << 17
 blocks would be filled before the capture thread runs, it holds what offloads make of a packet: 64 KiB."""
 LARGE_RING_BYTES, LEAST_BLOCKS = 16 * BLOCK_BYTES, 8
 SPILL_SHARE = 4
-"""One block in so many of a queue's memory is for packets that are copied out of sparse blocks."""
+"""One block in so many of a queue's memory is of the spill area (kernels/packet_ring.py)."""
 RETIRE_MS = 1
 LINKTYPE_SLL2 = 276
 

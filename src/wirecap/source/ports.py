@@ -6,7 +6,7 @@ from wirecap.config import CaptureConfig, QueueSpec
 from wirecap.errors import UsageError
 from wirecap.filters.expression import compile_filter
 from wirecap.filters.in_socket import WHOLE
-from wirecap.linux import capabilities, netlink, probes
+from wirecap.linux import capabilities, netlink, packet, probes
 from wirecap.source.choose import ANY
 from wirecap.source.packet import PacketSource, Port
 
@@ -23,12 +23,17 @@ def packet_source(config: CaptureConfig) -> PacketSource:
     bytes_per_queue = config.ring * config.pool.cell if config.ring else config.pool.bytes(1)
     queues = sum(port.queues for port in ports)
     config.pool.check_memory(queues, probes.available_memory_bytes())
+    hardware_stamps = config.time_stamps == "adapter_unsynced"
+    for port in ports if hardware_stamps else ():
+        if port.index == 0:
+            raise UsageError("-j adapter_unsynced: 'any' has no clock", "name the interface")
+        packet.switch_on_stamps(port.name)
     linktypes = {port.linktype for port in ports}
     filters = {kind: compile_filter(config.filter, kind) for kind in linktypes} if config.filter.strip() else None
     loopback = netlink.loopback_index() if any(p.index == 0 or p.loopback for p in ports) else 0
     return PacketSource(
         ports, bytes_per_queue, config.fanout, filters, min(config.snaplen, WHOLE),
-        config.direction or "inout", loopback, config.promiscuous, config.time_stamps == "adapter_unsynced",
+        config.direction or "inout", loopback, config.promiscuous, hardware_stamps,
     )  # fmt: skip
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import common
 
-
 UNSTAMPED = "wirecap -j host_lowprec"
 """DPDK gives packets no times: this is the like-for-like comparison with it."""
 
@@ -30,7 +29,8 @@ def body(args: argparse.Namespace) -> dict[str, Any]:
     unstamped = {tool: common.ratios(runs, UNSTAMPED, tool) for tool in tools[2:]}
     told = ", ".join(f"{tool} {common.spread(found)}" for tool, found in unstamped.items())
     common.console.print(f"{UNSTAMPED} / it: {told}")
-    return {"runs": common.as_dicts(runs), "ratios": against, "unstamped_ratios": unstamped, "failed": common.faults(runs)}
+    ratios = {"ratios": against, "unstamped_ratios": unstamped}
+    return {"runs": common.as_dicts(runs), **ratios, "failed": common.faults(runs)}
 
 
 parser = common.options(__doc__.splitlines()[0], 20_000_000, 3, "dpdk,dpdk-nobusy,tcpdump,dumpcap")

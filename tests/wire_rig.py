@@ -28,8 +28,8 @@ class WireRig(Rig):
     def __init__(
         self, handlers: Sequence[Any] = (), queues: int = 1, outputs: int = 1, tx_queues: int = 1, M: int = 8,
         R: int = 8, tx_entries: int = 64, queue_by: str = "same", output_by: str = "flow",
-        patience_ns: int = 10_000_000, mtu: int = 1500, selection: Selection | None = None, keep_going: bool = False, cell: int = 2048,
-        **options: Any,
+        patience_ns: int = 10_000_000, mtu: int = 1500, selection: Selection | None = None, keep_going: bool = False,
+        cell: int = 2048, **options: Any,
     ) -> None:  # fmt: skip
         nics = [Output(f"out{number}", number, tuple(range(tx_queues)), mtu) for number in range(outputs)]
         table = WireTable(nics, [(0, outputs)] * queues, M * R * cell)

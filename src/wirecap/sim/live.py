@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,6 +51,8 @@ class Trial:
 
     sent: Sent
     summary: dict[str, Any]
+    duration_s: float = 0.0
+    """From before the first packet until all were handled."""
 
     @property
     def lost(self) -> float:
@@ -79,13 +82,15 @@ class Bench:
             command = [sys.executable, "-m", "wirecap", *inside, "--netns", self.name, *arguments]
             with Child([*command, "--summary-json", str(summary)]) as child:
                 self._wait(child)
+                begin = time.monotonic()
                 sent = send(f"{self.name}0p")
                 ended = child.end(signal.SIGINT, END_S)
+                duration_s = time.monotonic() - begin
             if ended.status:
                 raise WirecapError(f"{inside[0]} ended with status {ended.status}: {_last(ended.output)}")
             found = json.loads(summary.read_text())
         found["forwards"] = forward
-        return Trial(sent, found)
+        return Trial(sent, found, duration_s)
 
     @staticmethod
     def _wait(child: Child) -> None:

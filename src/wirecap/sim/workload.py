@@ -159,7 +159,7 @@ def on_off(rate_pps: float, on_s: float, off_s: float, duration_s: float, shares
         rate = rate_pps * share / sum(shares)
         lasts = np.minimum(on_s, duration_s - starts)
         count = np.round(lasts * rate) if rate > 0 else np.zeros_like(starts)
-        queues.append(Runs.of(starts * PS, interval_ps(rate) if rate > 0 else 0, count))
+        queues.append(Runs.of(np.round(starts * PS), interval_ps(rate) if rate > 0 else 0, count))
     name = f"{rate_pps:,.0f} p/s for {on_s * 1e3:g} ms, then {off_s * 1e3:g} ms nothing"
     return Workload(name, tuple(queues))
 

@@ -1,0 +1,144 @@
+"""Measured over simulated: a short experiment on a testbed of its own, and what is said where an engine is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from wirecap.cli.main import run
+from wirecap.errors import WirecapError
+from wirecap.lab import testbed
+from wirecap.linux import netns
+from wirecap.sim import live, workload
+from wirecap.sim.engines import Dna, Netmap, PfRing, WireCap
+from wirecap.sim.figures import base
+from wirecap.sim.figures import live as figures_live
+from wirecap.sim.live_traffic import Sent, WorkloadPlan
+
+
+@pytest.mark.live
+def test_bursts_measured_and_simulated(tmp_path, capsys):
+    """Figure 10 at P = 20,000 and 100,000 on real packets: below R*M only a late capture thread loses packets; above it
+    the pool's cells and what the handler did meanwhile are kept, however busy the machine is; what is off is listed."""
+    arguments = ["figure", "10", "--live", "--points", "20k,100k", "--no-plot", "-o", str(tmp_path), "--json", "-"]
+    assert run(arguments) == 0
+    found = json.loads(capsys.readouterr().out)
+    measured = [series for series in found["series"] if series["kind"] == base.MEASURED]
+    assert [series["label"] for series in measured] == [series["label"] for series in found["series"]][:3]
+    for series in measured:
+        below, above = series["points"]
+        late = [point["facts"]["packets"]["drops"].get("capture_late", 0) for point in (below, above)]
+        assert below["facts"]["packets"]["dropped"] == late[0]
+        facts = above["facts"]
+        assert facts["sent"] == facts["packets"]["received"] == 100_000
+        assert facts["packets"]["drops"].keys() <= {"pool_exhausted", "capture_late"}
+        handled = 38_844 * facts["sent"] / facts["rate_pps"]
+        kept = facts["packets"]["delivered"]
+        assert 25_600 - late[1] <= kept <= 25_600 + handled * 1.1 + 1024
+        off = abs(above["drop_rate"] - facts["simulated"]) > 0.03
+        assert off == any(text.startswith(f"{series['label']} at 100,000") for text in found["differences"])
+    assert any("this machine's generator" in note for note in found["notes"])
+    assert f"wf{os.getpid() % 100_000}" not in netns.names()
+
+
+def test_each_engine_has_a_live_one():
+    """WireCAP runs as xdp with its own M, R and T, Type II as direct with its ring, Type I as packet."""
+    assert live.options(WireCap(64, 400, 70, True)) == "--engine xdp --mode advanced -T 70 -M 64 -R 400".split()
+    assert live.options(WireCap(64, 400)) == "--engine xdp --mode basic -M 64 -R 400".split()
+    assert live.options(Dna(512)) == "--engine direct --ring 512".split()
+    assert live.options(Netmap()) == "--engine direct --ring 1024".split()
+    assert live.options(PfRing())[:2] == ["--engine", "packet"]
+
+
+def _figure(number: int) -> base.Figure:
+    return base.Figure(number, "t", "x", [], {}, [])
+
+
+class _Bench:
+    """Stands in for the testbed: refuses one engine, and loses a fixed share with the others."""
+
+    def __init__(self, lost: float) -> None:
+        self.lost = lost
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def trial(self, arguments, send, **_):
+        if "packet" in arguments:
+            raise live.RefusedError("there is no engine 'packet' here")
+        packets = {"delivered": round(100_000 * (1 - self.lost)), "drops": {"capture_late": 7}}
+        return live.Trial(Sent(100_000, 0.05), {"packets": packets})
+
+
+def test_a_refused_engine_is_named_and_the_others_go_on(monkeypatch):
+    """An engine that does not run here becomes a note with its reason; the rest is measured."""
+    monkeypatch.setattr(figures_live, "Bench", lambda: _Bench(0.5))
+    figure, heard = _figure(9), []
+    figures_live.measure(figure, heard.append, points=[100_000.0])
+    assert any("PF_RING was not measured: there is no engine 'packet' here" in note for note in figure.notes)
+    assert [series.label for series in figure.series][:2] == ["DNA", "NETMAP"]
+
+
+def test_a_point_that_is_off_is_listed(monkeypatch):
+    """More than three points from the simulation at the same rate: listed, with its drops; otherwise not."""
+    engines = [{"direct"}, {"xdp"}]
+    for chosen, lost, off in ((engines[0], 0.5, True), (engines[1], 0.736, False)):
+        monkeypatch.setattr(figures_live, "Bench", lambda lost=lost: _Bench(lost))
+        figure = _figure(9)
+        figures_live.measure(figure, lambda line: None, chosen, [100_000.0])
+        listed = [text for text in figure.differences if text.startswith(("DNA", "WireCAP-B-(256,100)"))]
+        assert bool(listed) == off
+        assert all("capture_late" in text for text in listed)
+
+
+def test_slow_handlers_explain_a_difference(monkeypatch):
+    """Where handlers were slower than asked for, the simulation is repeated with what they did, and that is said."""
+    row = {"received": 1_480_000, "delivered": 500_000, "drops": {"pool_exhausted": 980_000}}
+
+    class Busy(_Bench):
+        def trial(self, arguments, send, **_):
+            packets = {"delivered": 3_000_000, "drops": {"pool_exhausted": 2_920_000}}
+            return live.Trial(Sent(5_920_000, 32.0), {"packets": packets, "per_queue": [row] * 4}, 32.0)
+
+    monkeypatch.setattr(figures_live, "Bench", lambda: Busy(0))
+    figure = _figure(12)
+    figures_live.measure(figure, lambda line: None, (), [4.0])
+    assert len(figure.differences) == 4
+    assert all("its handlers did 15,625 p/s instead of 38,844" in text for text in figure.differences)
+
+
+def test_the_plan_sends_every_packet_in_order():
+    """What goes to the testbed is the workload: every packet once, at its time, on its queue."""
+    packets = workload.burst(20_000, 100_000, (0.7, 0.3))
+    batches = list(WorkloadPlan(packets, b"\0" * 60).batches())
+    due = [int(value) for batch in batches for value in batch.due]
+    queue = [int(value) for batch in batches for value in batch.queue]
+    assert due == sorted(due)
+    assert [queue.count(number) for number in (0, 1)] == [14_000, 6_000]
+    assert due[-1] == pytest.approx(200_000_000, rel=0.01)
+
+
+@pytest.mark.live
+def test_a_command_that_fails_leaves_nothing(monkeypatch):
+    """When the measured command is refused, the testbed goes and the reason is one line."""
+    with live.Bench() as bench, pytest.raises(live.RefusedError, match="M is 0"):
+        bench.trial(["-M", "0"], lambda interface: Sent(0, 0), queues=1, forward=False, gro=False)
+    assert not testbed.status(bench.name).namespace
+
+
+def test_no_privileges(monkeypatch, capsys, tmp_path):
+    """What the testbed refuses reaches the user as one line, and the simulated figure is not half written."""
+
+    def refuse(*_, **__):
+        raise WirecapError("testbed: operation not permitted", "run as root")
+
+    monkeypatch.setattr(testbed, "up", refuse)
+    monkeypatch.setattr(testbed, "down", lambda name: False)
+    assert run(["figure", "10", "--live", "--no-plot", "-o", str(tmp_path)]) == 1
+    assert "run as root" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -23,7 +23,7 @@ or --topspeed the packets go out exactly as they were recorded.
   wirecap replay -i eth1 --pps 500k --loop 10 trace.pcapng
   wirecap replay -i eth1 --topspeed --queues 0-3 --queue-by symmetric a.pcap b.pcap
 """
-QUEUE_BY = ("rss", "symmetric")
+QUEUE_BY = ("rss", "symmetric", "recorded")
 TIMER = "there is one way to wait: sleep, then watch the clock"
 
 
@@ -58,7 +58,7 @@ def _key(text: str) -> bytes:
 @sending.when("--max-gap", "--maxsleep", "most_gap_ns", type=Parsed("TIME", _milliseconds),
               help="Shorten longer pauses of the recording to this (ms).")  # fmt: skip
 @sending.where("--queue-by", type=click.Choice(QUEUE_BY), default="rss", show_default=True,
-               help="Choose among them as a NIC's RSS does: the standard or the symmetric key.")  # fmt: skip
+               help="Choose as a NIC's RSS does (standard or symmetric key), or the file's own queue.")  # fmt: skip
 @sending.where("--rss-key", type=Parsed("HEX", _key), help="Another key: 40 bytes in hex, as ethtool -x prints them.")
 @sending.where("--rss-table", type=Parsed("LIST", lambda text: [int(part) for part in text.split(",")]),
                help="The indirection table: positions in --queues, a power of two of them.")  # fmt: skip
@@ -83,14 +83,18 @@ def command(**given: Any) -> None:
         from wirecap.traffic.choose import Wish, longest_frame
         from wirecap.traffic.recording import Recording
         from wirecap.traffic.sender import Macs
-        from wirecap.traffic.steering import KEYS, Rss
+        from wirecap.traffic.steering import KEYS, Recorded, Rss
 
         queues = given["queues"]
         several = queues is not None and len(queues) > 1
-        rss = Rss(len(queues), given["rss_key"] or KEYS[given["queue_by"]], given["rss_table"]) if several else None
+        steering: Rss | Recorded | None = None
+        if several and given["queue_by"] == "recorded":
+            steering = Recorded(len(queues))
+        elif several:
+            steering = Rss(len(queues), given["rss_key"] or KEYS[given["queue_by"]], given["rss_table"])
         plan = Recording(
             given["files"], timing, facts.mtu, loops=given["loops"], loop_pause_ns=given["loop_pause_ns"],
-            limit=given["limit"], duration_ns=given["duration_ns"] if timing.paced else None, rss=rss,
+            limit=given["limit"], duration_ns=given["duration_ns"] if timing.paced else None, steering=steering,
             queues=len(queues or (0,)),
         )  # fmt: skip
         macs = Macs(given["source_mac"], given["destination_mac"])

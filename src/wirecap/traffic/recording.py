@@ -20,7 +20,7 @@ from wirecap.kernels import pcap_read
 from wirecap.kernels import scan_state as at
 from wirecap.kernels import schedule as k
 from wirecap.traffic.batch import PACKETS, Batch, NotSent
-from wirecap.traffic.steering import Rss
+from wirecap.traffic.steering import Recorded, Rss
 from wirecap.traffic.timing import Schedule, Timing
 
 _HELD_S = 0.0005
@@ -84,18 +84,19 @@ class Recording:
     """The packets of ``paths``, one file after the other, ``loops`` times (0: for ever).
 
     mtu: of the interface that is to send them, in bytes; limit: packets in all; duration_ns: packets that are due
-    later are left out; rss: chooses queues.  Raises UsageError for a file that is none.
+    later are left out; steering: chooses queues.  Raises UsageError for a file that is none.
     """
 
     def __init__(
         self, paths: Sequence[str], timing: Timing, mtu: int, *, loops: int = 1, loop_pause_ns: int = 0,
-        limit: int | None = None, duration_ns: int | None = None, rss: Rss | None = None, queues: int = 1,
+        limit: int | None = None, duration_ns: int | None = None, steering: Rss | Recorded | None = None,
+        queues: int = 1,
     ) -> None:  # fmt: skip
         if loops != 1 and "-" in paths:
             raise UsageError("the standard input cannot be read twice", "leave --loop out, or replay a file")
         self.paced, self.queues, self.not_sent = timing.paced, queues, NotSent()
         self._paths, self._mtu, self._loops, self._pause_ns = list(paths), mtu, loops, loop_pause_ns
-        self._limit, self._duration_ns, self._rss = limit, duration_ns, rss
+        self._limit, self._duration_ns, self._steering = limit, duration_ns, steering
         self._schedule = Schedule(timing)
         self._counts = np.zeros(k.COUNTS, np.int64)
         self._foreign = self._pass_foreign = 0
@@ -109,7 +110,12 @@ class Recording:
                 open_capture(path).close()  # a file that is none is better told before the first packet
 
     def kernels(self) -> list[Any]:
-        return [pcap_read.scan, k.admit, *self._schedule.kernels(), *(self._rss.kernels() if self._rss else [])]
+        return [
+            pcap_read.scan,
+            k.admit,
+            *self._schedule.kernels(),
+            *(self._steering.kernels() if self._steering else []),
+        ]
 
     def share_done(self) -> float | None:
         return self._done if self._loops else None
@@ -185,7 +191,10 @@ class Recording:
                     released.append(first)
                     continue
                 arena, lasting = file.arena, isinstance(file.feed, Mapped)
-                queue = self._rss.choose(arena, address, captured, kept) if self._rss else np.zeros(kept, np.int64)
+                queue = np.zeros(kept, np.int64)
+                if self._steering:
+                    self._steering.look(file)
+                    queue = self._steering.choose(arena, address, captured, kept)
                 give_back = partial(released.append, first)
                 row = Row(kept, arena, address[:kept], captured[:kept], stamp[:kept], queue, lasting, give_back)
                 yield row, file.offset / file.size if file.size else 0.0

@@ -1,4 +1,4 @@
-"""On which queue a packet goes: as a NIC's RSS chooses it."""
+"""On which queue a packet goes: as a NIC's RSS chooses it, or as its file has it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wirecap.errors import UsageError
+from wirecap.files.reader import CaptureFile
+from wirecap.kernels import scan_state as at
 from wirecap.kernels import toeplitz as k
+from wirecap.kernels.recorded_queue import recorded_queues
 
 STANDARD_KEY = bytes.fromhex(
     "6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa"
@@ -37,12 +40,39 @@ class Rss:
     def kernels(self) -> list[Any]:
         return [k.choose_queues]
 
+    def look(self, file: CaptureFile) -> None:
+        """The next packets come from this file."""
+
     def choose(
         self, arena: NDArray[np.uint8], address: NDArray[np.int64], length: NDArray[np.uint32], n: int
     ) -> NDArray[np.int64]:
         """The queues of n frames, int64 (n,)."""
         chosen = np.empty(n, np.int64)
         k.choose_queues(arena, address, length, n, self._products, self._indirection, chosen)
+        return chosen
+
+
+class Recorded:
+    """The queue that the file has: pcapng's epb_queue, else the number of the packet's interface in the file."""
+
+    def __init__(self, queues: int) -> None:
+        self._queues, self._swapped, self._interface, self._options = queues, 0, 0, False
+
+    def kernels(self) -> list[Any]:
+        return [recorded_queues]
+
+    def look(self, file: CaptureFile) -> None:
+        self._swapped, self._interface = int(file.state[at.SWAPPED]), int(file.state[at.INTERFACE])
+        self._options = file.kind == "pcapng"
+
+    def choose(
+        self, arena: NDArray[np.uint8], address: NDArray[np.int64], length: NDArray[np.uint32], n: int
+    ) -> NDArray[np.int64]:
+        """The queues of n packets of one interface of the file, int64 (n,)."""
+        if not self._options:
+            return np.full(n, self._interface % self._queues, np.int64)
+        chosen = np.empty(n, np.int64)
+        recorded_queues(arena, address, length, n, self._swapped, self._interface, self._queues, chosen)
         return chosen
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ from wirecap.kernels import transmit as k
 from wirecap.linux import memory, netlink, xsk
 
 CELL_BYTES = (2048, 4096)
+RELEASED_S = 0.5
 _RING_PAGES = 8192 * 4
 _PASSING = (errno.EAGAIN, errno.EBUSY, errno.ENOBUFS)  # af_xdp.rst, net/xdp/xsk.c: come again
 
@@ -53,11 +55,7 @@ class TxQueues:
         sender.ring(xsk.FILL_RING, 64)  # the kernel wants one; it stays empty
         done = sender.ring(xsk.COMPLETION_RING, self._cells)
         tx = sender.ring(xsk.TX_RING, self._cells)
-        try:
-            sender.bind(ifindex, queue, xsk.NEED_WAKEUP | (xsk.COPY if self._copy else 0))
-        except SystemCallError as error:
-            hint = "another AF_XDP socket has the queue: stop its owner" if error.errno == errno.EBUSY else error.hint
-            raise SystemCallError(f"{self.interface} queue {queue}: {error.message}", error.errno, hint) from None
+        self._bind(sender, ifindex, queue)
         words = self.words[number]
         words[k.TX_PRODUCER], words[k.TX_DESCRIPTORS] = tx.producer // 4, tx.descriptors // 8
         words[send.TX_CONSUMER] = tx.consumer // 4
@@ -65,6 +63,21 @@ class TxQueues:
         words[k.DONE_DESCRIPTORS], words[k.MASK] = done.descriptors // 8, self._cells - 1
         words[k.SOCKET], words[k.FREE], words[k.UMEM] = sender.fd, self._cells, number * size
         self.free[number] = np.arange(self._cells)[::-1] * self._cell_bytes
+
+    def _bind(self, sender: xsk.Socket, ifindex: int, queue: int) -> None:
+        """The kernel gives a closed socket's queue back a little later: try for a while."""
+        end = time.monotonic() + RELEASED_S
+        while True:
+            try:
+                sender.bind(ifindex, queue, xsk.NEED_WAKEUP | (xsk.COPY if self._copy else 0))
+                return
+            except SystemCallError as error:
+                busy = error.errno == errno.EBUSY
+                if not busy or time.monotonic() > end:
+                    hint = "another AF_XDP socket has the queue: stop its owner" if busy else error.hint
+                    where = f"{self.interface} queue {queue}"
+                    raise SystemCallError(f"{where}: {error.message}", error.errno, hint) from None
+            time.sleep(0.02)
 
     def zero_copy(self) -> bool:
         return self._sockets[0].zero_copy()

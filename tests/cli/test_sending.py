@@ -1,0 +1,93 @@
+"""``replay`` and ``generate``: bad usage is one line with a hint; what is said at the end adds up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from wirecap.cli import generate, main, replay, sending
+from wirecap.errors import UsageError
+from wirecap.traffic.session import Outcome
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["replay"], "no file to replay"),
+        (["replay", "x.pcap"], "no interface to send on"),
+        (["replay", "-i", "lo", "/nonexistent.pcap"], "no such file"),
+        (["replay", "-i", "nonesuch0", "x.pcap"], "no interface 'nonesuch0'"),
+        (["replay", "-i", "lo", "-p", "10", "-t", "x.pcap"], "--pps and --topspeed do not go together"),
+        (["replay", "-i", "lo", "-x", "0", "x.pcap"], "'0' is no factor"),
+        (["replay", "-i", "lo", "-p", "0", "x.pcap"], "--topspeed is as fast as possible"),
+        (["replay", "-i", "lo", "-p", "5 apples", "x.pcap"], "no unit 'apples'"),
+        (["replay", "-i", "lo", "--dmac", "02:00", "x.pcap"], "no Ethernet address"),
+        (["replay", "-i", "lo", "--queues", "3-1", "x.pcap"], "is empty"),
+        (["replay", "-i", "lo", "--burst", "4", "x.pcap"], "--burst without a rate"),
+        (["replay", "-I", "eth1", "x.pcap"], "one interface"),
+        (["generate", "-i", "lo", "--size", "huge"], "no frame size"),
+        (["generate", "-i", "lo", "--link", "10GbT"], "no link"),
+        (["generate", "-i", "lo", "--shares", "1,2"], "--shares of no queues"),
+        (["generate", "-i", "lo", "--profile", "border-router", "--pps", "5"], "its own rates"),
+        (["generate", "-i", "lo", "--flows", "0"], "0 flows"),
+    ],
+)
+def test_bad_usage_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each mistake ends with status 2 and one line that names it; nothing is sent."""
+    assert main.run(arguments) == 2
+    printed = capsys.readouterr()
+    assert message.lower() in printed.err.lower()
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize("command", [replay.command, generate.command])
+def test_help_has_every_option(command: object) -> None:
+    """The help lists the options by section, with tcpreplay's names."""
+    text = CliRunner().invoke(command, ["--help"]).output  # type: ignore[arg-type]
+    assert all(flag in text for flag in ("--intf1", "--pps", "--mbps", "--topspeed", "--duration", "--send"))
+
+
+def test_parsers() -> None:
+    """Addresses with colons or dashes, Mbit/s without a unit, links by name."""
+    assert sending.parse_mac("02:00:00:00:00:0a") == sending.parse_mac("02-00-00-00-00-0A") == b"\2\0\0\0\0\n"
+    assert sending.parse_mbps("9.5") == 9_500_000
+    assert sending.parse_mbps("1Gbps") == 10**9
+    assert generate.parse_link("10GbE") == generate.parse_link("10g") == 10**10
+    with pytest.raises(UsageError):
+        sending.parse_mac("02:00:00:00:00:0g")
+
+
+def test_closing_lines_name_everything() -> None:
+    """Sent, the rate against the wanted one, the largest delay, and every packet that was not sent by its reason."""
+    outcome = Outcome(
+        way="x", attempted=1000, sent=990, octets=60_000, duration_s=2.0, planned_s=1.0, latest_ns=1_500_000,
+        refused=10, not_sent={"longer than the MTU": 3}, cut_by_capture=1, per_queue={0: 400, 2: 590},
+    )  # fmt: skip
+    assert sending.closing_lines(outcome, 1500, verbose=True) == [
+        "990 packets sent, 58.6 KiB in 2 s: 495 p/s, 240 kbit/s",
+        "wanted 1 kp/s, achieved -50.000 %; the latest packet was 1.5 ms late",
+        "3 packets not sent: longer than the MTU (1500 bytes)",
+        "10 packets not sent: dropped by the interface",
+        "1 packet sent as far as the file has them (its snap length)",
+        "queue 0: 400 packets sent",
+        "queue 2: 590 packets sent",
+    ]
+
+
+def test_progress_line() -> None:
+    """A bar where the end is known, rates since the last line, what was sent so far."""
+    outcome = Outcome(sent=3000, octets=180_000, duration_s=3.0)
+    line = sending.render(outcome, 0.5, 1.0, 1000, 60_000)
+    assert line == "[==========          ]  50%  2 kp/s  960 kbit/s  3,000 sent  3 s"
+    assert sending.render(outcome, None, 1.0, 1000, 60_000).startswith("2 kp/s")
+
+
+def test_file_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that is no capture file is refused before anything is sent."""
+    file = tmp_path / "a.pcap"
+    file.write_text("hello, world: no packets here")
+    assert main.run(["replay", "-i", "lo", str(file)]) == 2
+    assert "not a capture file" in capsys.readouterr().err

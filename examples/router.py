@@ -10,17 +10,16 @@ def ttl(packet, state):
         if packet.ip.ttl <= 1:
             state.too_old += 1
             packet.drop()
-            return
-        packet.ip.ttl -= 1
-        total = packet.ip.checksum + 0x0100
-        packet.ip.checksum = total + (total >> 16)
+        else:
+            packet.ip.ttl -= 1
+            total = packet.ip.checksum + 0x0100
+            packet.ip.checksum = total + (total >> 16)
     elif packet.ip6:
         if packet.ip6.hop_limit <= 1:
             state.too_old += 1
             packet.drop()
-            return
-        packet.ip6.hop_limit -= 1
-    state.sent += 1
+        else:
+            packet.ip6.hop_limit -= 1
 
 
 @wirecap.handler
@@ -32,7 +31,6 @@ def next_hop(packet, state, src=0x02_00_00_00_00_01, dst=0x02_00_00_00_00_02):
 
 @wirecap.handler
 def tag(packet, state, vlan=7):
-    """Into a VLAN, in front of any tag that is there."""
     packet.push_vlan(vlan)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import struct
 import subprocess
 import sys
@@ -9,6 +10,11 @@ from pathlib import Path
 
 import dpkt
 import pytest
+
+from rig import until
+from wire_rig import WireRig
+from wirecap.handlers.table import bind
+from wirecap.traffic import frames
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -100,6 +106,24 @@ def test_dns(tmp_path):
             writer.writepkt(frame("192.0.2.1", 34)[:34] + udp)
         writer.writepkt(frame("192.0.2.1", 34)[:34] + struct.pack("!HHH", 999, 53, 20))  # cut short
     assert run("dns.py", path) == "{'packets': 4, 'answers': 2, 'errors': 1, 'queries': 2}\n"
+
+
+def test_router():
+    """A hop less with the right checksum, new addresses and a tag; a packet that is too old is not sent."""
+    router = runpy.run_path(str(EXAMPLES / "router.py"))
+    young, old = bytearray(frames.udp(60)), bytearray(frames.udp(60))
+    old[22] = 1
+    with WireRig([bind(router[name]) for name in ("ttl", "next_hop", "tag")]) as rig:
+        rig.run_kernel()
+        rig.inject(0, [bytes(young), bytes(old)])
+        until(lambda: rig.ended() == 2)
+        rig.stop()
+        (sent,) = rig.sent[0]
+        assert rig.drops() == {"by_handler": 1}
+    assert sent[:16] == bytes.fromhex("020000000002 020000000001 8100 0007")
+    assert sent[26] == young[22] - 1
+    assert dpkt.in_cksum(sent[18:38]) == 0
+    assert sent[38:] == young[34:]
 
 
 def test_no_example_is_forgotten():

@@ -6,8 +6,12 @@ live as on a file: a tagged packet is let in whole, and the threads' own filter 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+
 from wirecap.filters import opcodes as op
-from wirecap.filters.program import Program, signed
+from wirecap.filters.program import Program, reads_packet, signed
 
 Instruction = tuple[int, int, int, int]
 
@@ -15,11 +19,16 @@ Instruction = tuple[int, int, int, int]
 _EXTENSION = 0xFFFFF000
 _PACKET_TYPE, _INTERFACE, _VLAN_TAG_PRESENT = _EXTENSION + 4, _EXTENSION + 8, _EXTENSION + 48
 OUTGOING = 4  # PACKET_OUTGOING, linux/if_packet.h
+COOKED_BYTES = 20
+_COOKED_FIELDS = {
+    (op.LD | op.H | op.ABS, 0): _EXTENSION,  # SKF_AD_PROTOCOL
+    (op.LD | op.W | op.ABS, 4): _INTERFACE,
+    (op.LD | op.H | op.ABS, 8): _EXTENSION + 28,  # SKF_AD_HATYPE
+    (op.LD | op.B | op.ABS, 10): _PACKET_TYPE,
+}
 _LOAD, _EQUAL, _RETURN = op.LD | op.W | op.ABS, op.JMP | op.JEQ | op.K, op.RET | op.K
-DIRECTIONS = ("inout", "in", "out")
 WHOLE = 0x40000
 LONGEST_IP_HEADER = 60
-TAG_BYTES = 4
 
 
 def reach(program: Program) -> int:
@@ -32,7 +41,7 @@ def reach(program: Program) -> int:
         kind, mode = code & 7, code & 0xE0
         if code == op.LDX | op.B | op.MSH:
             last = max(last, k + 1)
-        elif kind == op.LD and mode == op.ABS:
+        elif kind == op.LD and mode == op.ABS and k < op.EXTENSIONS:
             last = max(last, k + op.SIZE_BYTES[code & 0x18])
         elif kind == op.LD and mode == op.IND:
             if indexed:
@@ -62,6 +71,27 @@ def socket_program(
     kept = max(snaplen, reach(program))
     own = [(code, jt, jf, kept if code == _RETURN and k else k) for code, jt, jf, k in program.rows]
     return rows + own
+
+
+def uncooked(program: Program) -> Program | None:
+    """A filter for cooked packets (LINKTYPE_LINUX_SLL2) as a socket can run it, which sees what is behind the header.
+
+    The header's fields are the kernel's own, asked for by its extensions; None where it takes more than those.
+    """
+    rows = []
+    for code, jt, jf, k in program.rows:
+        if code in (op.LD | op.W | op.LEN, op.LDX | op.W | op.LEN):
+            return None  # the kernel's length has no header
+        if reads_packet(code):
+            if k >= COOKED_BYTES:
+                k -= COOKED_BYTES
+            elif (code, k) in _COOKED_FIELDS:
+                code, k = _LOAD, _COOKED_FIELDS[code, k]
+            else:
+                return None
+        rows.append((code, jt, jf, k))
+    # Not Program.of: it knows programs for packet bytes only.
+    return replace(program, instructions=np.array(rows, np.int64).reshape(-1, 4))
 
 
 def _once(loopback: int) -> list[Instruction]:

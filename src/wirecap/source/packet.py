@@ -11,7 +11,7 @@ import numpy as np
 
 from wirecap.errors import SystemCallError, WirecapError
 from wirecap.files.interface import LINKTYPE_ETHERNET, Interface
-from wirecap.filters.in_socket import WHOLE, fits, socket_program
+from wirecap.filters.in_socket import WHOLE, fits, socket_program, uncooked
 from wirecap.filters.program import Program
 from wirecap.kernels import libc
 from wirecap.kernels import packet_words as w
@@ -185,6 +185,8 @@ class PacketSource:
 
 
 def _usable(filters: dict[int, Program] | None, port: Port) -> Program | None:
-    """The filter that the kernel can run for a port; it has no cooked header to look at."""
-    program = filters.get(port.linktype) if filters and not port.cooked else None
+    """The filter as the kernel can run it for a port, if it can."""
+    program = filters.get(port.linktype) if filters else None
+    if program is not None and port.cooked:
+        program = uncooked(program)
     return program if program is not None and fits(program) else None

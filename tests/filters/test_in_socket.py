@@ -1,0 +1,62 @@
+"""A filter as a packet socket runs it: what is let in, and how much of it is kept."""
+
+from __future__ import annotations
+
+import pytest
+from filter_corpus import EVERYDAY, libpcap_says, programs
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wirecap.filters import opcodes as op
+from wirecap.filters.expression import compile_filter
+from wirecap.filters.in_socket import WHOLE, fits, reach, socket_program
+from wirecap.traffic import frames
+
+PACKETS = [
+    frames.udp(1400), frames.udp(60, source_port=443), bytes(14), b"\xff" * 200,
+    frames.udp(700)[:14] + b"\x4f" + frames.udp(700)[15:],  # the longest IP header
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("expression", EVERYDAY)
+def test_what_is_kept_decides_alike(expression):
+    """The filter says the same of a packet that was cut to its reach as of the whole one."""
+    program = compile_filter(expression)
+    for packet in PACKETS:
+        cut = packet[: reach(program)]
+        assert libpcap_says(program, cut, len(packet)) == libpcap_says(program, packet)
+
+
+@given(programs(), st.binary(min_size=1, max_size=400))
+def test_reach_of_any_program(program, packet):
+    """So it does for every program that is valid, whatever it computes."""
+    cut = packet[: max(1, reach(program))]
+    assert libpcap_says(program, cut, len(packet)) == libpcap_says(program, packet)
+
+
+def test_reach_is_short_for_everyday_filters():
+    """Ports and addresses need the headers only, whatever computes an offset the whole packet."""
+    assert reach(compile_filter("arp")) <= 14
+    assert reach(compile_filter("tcp port 80")) <= 14 + 60 + 4
+    assert reach(compile_filter("ether[ip[9]:2] = 0x0800")) == WHOLE
+
+
+def test_nothing_to_attach():
+    """Without a filter, a length, a direction or loopback the socket has no program."""
+    assert socket_program(None, WHOLE) is None
+    assert socket_program(None, 96) == [(op.RET, 0, 0, 96)]
+    assert socket_program(None, WHOLE, loopback=1)[-1] == (op.RET, 0, 0, WHOLE)
+
+
+def test_returns_keep_what_the_threads_filter_needs():
+    """A snap length shorter than the reach does not cut what the threads' filter looks at again."""
+    program = compile_filter("tcp port 80")
+    lengths = {k for code, _, _, k in socket_program(program, 20) if code == op.RET and k}
+    assert lengths == {WHOLE, reach(program)}  # tagged packets whole, others to the reach
+    assert {k for code, _, _, k in socket_program(program, 500) if code == op.RET and k} == {WHOLE, 500}
+
+
+def test_loops_stay_out_of_the_kernel():
+    """The kernel takes no jumps backward."""
+    assert fits(compile_filter("tcp port 80"))
+    assert not fits(compile_filter("ip6 protochain 6"))

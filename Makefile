@@ -24,7 +24,7 @@ $(VENV)/.installed: pyproject.toml
 	if [ ! -f $@ ] || [ pyproject.toml -nt $@ ]; then
 	    $(PYTHON) -c 'import ensurepip' 2>/dev/null || .ci/debian-packages python3-venv
 	    $(BIN)/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv $(VENV)
-	    $(BIN)/python -m pip install --quiet --no-input --editable .
+	    $(BIN)/python -m pip install --quiet --no-input --editable '.[plot]'
 	    $(BIN)/python -m compileall -q src
 	    touch $@
 	fi

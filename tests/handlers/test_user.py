@@ -341,3 +341,24 @@ def test_what_follows_a_failure_is_not_called():
         rig.inject(0, [udp(13)])
         failure_of(rig)
     assert seen == ["before"]
+
+
+@pytest.mark.parametrize("keep_going", [False, True])
+def test_a_capture_writes_what_arrived(keep_going):
+    """A handler that sets a field or a byte ends the capture, or is counted and skipped; the packet stays as it was."""
+
+    @wirecap.handler
+    def wrong(packet, state):
+        packet.ip.ttl = 3
+        state.packets += 1
+
+    application = pipeline(wrong, keep_going=keep_going)
+    with Rig(application) as rig:
+        rig.inject(0, [udp(1, 70)] * 3)
+        if keep_going:
+            rig.done(3)
+            rig.stop()
+            assert application.results()[0]["failures"] == 3
+        else:
+            assert "packets can be changed by wirecap forward only" in str(failure_of(rig))
+    assert results(application) == [{"packets": 0}]

@@ -38,7 +38,8 @@ NOT_COMPILED = [
     ('state.n += packet["a"]', "there is no getitem(packet, str)", "packet.u16(i)"),
     ("state.n += packet.u16(1, 2)", "packet.u16 does not take int, int", ""),
     ("state.n += helper(packet)", "packet has no 'nothing'", ""),
-    ("packet.ip.ttl = 3", "ip.ttl cannot be set", ""),
+    ("packet.ip = 3", "packet.ip cannot be set", ""),
+    ("packet.wire_length = 3", "packet.wire_length cannot be set", ""),
     ("state.n = 'a'", "str cannot become int", ""),
     ("x = 1 if packet.tcp else 'a'", "in one place", ""),
     ("state.n += packet.tcp or packet.udp", "tcp in one place and udp in another", ""),
@@ -103,7 +104,7 @@ def test_unknown_field_of_a_declared_state(written):
         ("json:dmups", r"json has no 'dmups' \(did you mean dumps\?\)"),
         ("json:decoder", "is no handler"),
         ("conut", r"there is no handler 'conut' \(did you mean count\?\)"),
-        ("xyz", "there is no handler 'xyz' .there are count, pkt_handler, write"),
+        ("xyz", "there is no handler 'xyz' .there are count, pkt_handler, queue_profiler, write"),
     ],
 )
 def test_names_that_lead_nowhere(name, message):

@@ -46,6 +46,7 @@ def command(
     if (engines or points) and not measured:
         raise UsageError("--engine and --points choose what is measured", "add --live")
     numbers = list(TABLE) if number == "all" else [_number(number, list(TABLE))]
+    places = _points(points)
     if not no_plot and not plot.available():
         raise WirecapError("plots need Matplotlib", "pip install 'wirecap[plot]', or leave them out with --no-plot")
     quiet = json_file == "-"
@@ -55,7 +56,7 @@ def command(
         if measured:
             from wirecap.sim.figures.live import measure
 
-            measure(figure, lambda line: click.echo(f"  {line}", err=True), engines, _points(points))
+            measure(figure, lambda line: click.echo(f"  {line}", err=True), engines, places)
         made.append(figure)
         paths = store.write(figure, Path(folder), plots=not no_plot)
         if not quiet:

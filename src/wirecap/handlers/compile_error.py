@@ -93,9 +93,10 @@ def _reason(user: UserHandler, error: Exception, text: str) -> tuple[str, str, s
     if found:
         name = found[3].partition(".")[0] if not found[3].startswith("$") else "a value"
         return f"{name} is {_type(found[1])} in one place and {_type(found[2])} in another", "", ""
-    found = re.match(r"No definition for lowering ([\w.]+) = ", first)
+    found = re.match(r"(?:No definition for lowering|Cannot resolve setattr:) ([()\w.]+) = ", first)
     if found:
-        return f"{found[1]} cannot be set", "a handler reads packets and counts in its state", found[1].split(".")[-1]
+        name = found[1].replace("(", "").replace(")", "")
+        return f"{name} cannot be set", "docs/forwarding.md lists the fields that can", name.split(".")[-1]
     found = re.match(r"Cannot cast (\S+) to (\w+)", first)
     if found:
         return f"{_type(found[1])} cannot become {_type(found[2])}", "", ""

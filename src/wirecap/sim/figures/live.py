@@ -10,7 +10,7 @@ from wirecap.sim import border_router, load, workload
 from wirecap.sim.engines import Dna, Engine, Netmap, PfRing, WireCap
 from wirecap.sim.figures import bursts, router
 from wirecap.sim.figures.base import MEASURED, Figure, Point, Progress, Series
-from wirecap.sim.live import Bench, RefusedError, Trial, live_engine, options
+from wirecap.sim.live import Bench, RefusedError, Trial, as_live, live_engine, options
 from wirecap.sim.live_traffic import Sent, send_burst, send_workload
 from wirecap.sim.load import PAPER_PPS, Load
 from wirecap.sim.simulate import simulate
@@ -80,7 +80,7 @@ def _burst(bench: Bench, engine: Engine, cost: Load, x: float) -> Point:
 
     gro = live_engine(engine) == "packet"
     trial = bench.trial([*options(engine), *handler], send, queues=1, forward=False, gro=gro)
-    again = simulate(engine, workload.burst(trial.sent.packets, trial.sent.rate_pps), cost)
+    again = simulate(as_live(engine), workload.burst(trial.sent.packets, trial.sent.rate_pps), cost)
     return _point(packets, trial, again.drop_rate)
 
 
@@ -96,7 +96,7 @@ def _router(bench: Bench, engine: Engine, forward: bool, x: float) -> Point:
     trial = bench.trial([*options(engine), *HANDLER], send, queues=queues, forward=forward, gro=gro)
     transmit_ps = router.TRANSMIT_PS if forward else 0
     cost = load.filters(300).plus(router.FORWARD_PS if forward else 0)
-    point = _point(queues, trial, simulate(engine, packets, cost, transmit_ps=transmit_ps).drop_rate)
+    point = _point(queues, trial, simulate(as_live(engine), packets, cost, transmit_ps=transmit_ps).drop_rate)
     seen = handler_pps(engine, trial)
     if _is_off(point) and seen:
         again = simulate(engine, packets, load.rate(seen), transmit_ps=transmit_ps)
@@ -144,8 +144,9 @@ def _differences(series: Series) -> list[str]:
         text = f"{series.label} at {point.x:,g}: {apart:+.1f} points (its drops: {drops or 'none'})"
         if "handler_pps" in facts:
             text += (
-                f"; its handlers did {facts['handler_pps']:,.0f} p/s instead of {PAPER_PPS:,}, with which"
-                f" {100 * facts['simulated_at_it']:.1f} % are simulated: the machine was busy"
+                f"; an overloaded handler did some {facts['handler_pps']:,.0f} p/s, not {PAPER_PPS:,}, with which"
+                f" {100 * facts['simulated_at_it']:.1f} % are simulated, and packets were sent up to"
+                f" {facts['latest_ms']:.0f} ms late"
             )
         found.append(text)
     return found

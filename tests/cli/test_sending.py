@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from wirecap.cli import generate, main, replay, sending
+from wirecap.cli.sent import Mark, closing_lines, render, summary
 from wirecap.errors import UsageError
 from wirecap.traffic.session import Outcome
 
@@ -63,26 +64,46 @@ def test_parsers() -> None:
 def test_closing_lines_name_everything() -> None:
     """Sent, the rate against the wanted one, the largest delay, and every packet that was not sent by its reason."""
     outcome = Outcome(
-        way="x", attempted=1000, sent=990, octets=60_000, duration_s=2.0, planned_s=1.0, latest_ns=1_500_000,
-        refused=10, not_sent={"longer than the MTU": 3}, cut_by_capture=1, per_queue={0: 400, 2: 590},
+        way="x", attempted=1001, sent=991, octets=60_060, duration_s=2.0, planned_s=1.0, latest_ns=1_500_000,
+        refused=10, not_sent={"longer than the MTU": 3}, cut_by_capture=1, per_queue={0: 400, 2: 591},
     )  # fmt: skip
-    assert sending.closing_lines(outcome, 1500, verbose=True) == [
-        "990 packets sent, 58.6 KiB in 2 s: 495 p/s, 240 kbit/s",
-        "wanted 1 kp/s, achieved -50.000 %; the latest packet was 1.5 ms late",
+    assert closing_lines(outcome, 1500, verbose=True) == [
+        "991 packets sent, 58.7 KiB in 2 s: 495 p/s, 240 kbit/s",
+        "wanted 1 kp/s, achieved 500 p/s (-50.000 %); the latest packet was 1.5 ms late",
         "3 packets not sent: longer than the MTU (1500 bytes)",
         "10 packets not sent: dropped by the interface",
         "1 packet sent as far as the file has them (its snap length)",
         "queue 0: 400 packets sent",
-        "queue 2: 590 packets sent",
+        "queue 2: 591 packets sent",
     ]
+
+
+@pytest.mark.parametrize(("packets", "burst", "last_due_s"), [(10, 1, 0.9), (40, 20, 1.0), (45, 20, 2.0)])
+def test_rate_of_a_few_packets_is_the_wanted_one(packets: int, burst: int, last_due_s: float) -> None:
+    """A run that is exactly on time has the wanted rate, however few its packets: the time ends with the last burst."""
+    wanted_pps = 10.0 if burst == 1 else 20.0
+    outcome = Outcome(attempted=packets, sent=packets, octets=60, duration_s=last_due_s, planned_s=last_due_s)
+    found = summary(outcome, burst)
+    assert (found["rate_pps"], found["wanted_pps"]) == pytest.approx((wanted_pps, wanted_pps))
+    wanted = f"wanted {wanted_pps:g} p/s, achieved {wanted_pps:g} p/s (+0.000 %)"
+    assert closing_lines(outcome, 1500, burst)[1].startswith(wanted)
+
+
+def test_full_speed_has_no_wanted_rate() -> None:
+    """At full speed every packet counts, and there is no second line; where nothing was sent there is no rate."""
+    outcome = Outcome(attempted=1000, sent=1000, octets=60_000, duration_s=0.5)
+    assert closing_lines(outcome, 1500) == ["1000 packets sent, 58.6 KiB in 500 ms: 2 kp/s, 960 kbit/s"]
+    assert summary(outcome)["wanted_pps"] is None
+    assert closing_lines(Outcome(planned_s=0.0), 1500) == ["0 packets sent, 0 bytes in 0 ns"]
 
 
 def test_progress_line() -> None:
     """A bar where the end is known, rates since the last line, what was sent so far."""
-    outcome = Outcome(sent=3000, octets=180_000, duration_s=3.0)
-    line = sending.render(outcome, 0.5, 1.0, 1000, 60_000)
-    assert line == "[==========          ]  50%  2 kp/s  960 kbit/s  3,000 sent  3 s"
-    assert sending.render(outcome, None, 1.0, 1000, 60_000).startswith("2 kp/s")
+    outcome = Outcome(sent=3000, octets=180_000, duration_s=3.0, share=0.5)
+    now, since = Mark(7.0, 3000, 180_000), Mark(6.0, 1000, 60_000)
+    assert render(outcome, now, since) == "[==========          ]  50%  2 kp/s  960 kbit/s  3,000 sent  3 s"
+    outcome.share = None
+    assert render(outcome, now, since).startswith("2 kp/s")
 
 
 def test_file_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -78,14 +78,14 @@ class Receiver:
 
 def replay(
     bed: Testbed, files: Sequence[Path | str], timing: Timing, way: str = "auto", queues: tuple[int, ...] | None = None,
-    macs: Macs = choose.KEEP, **options: object,
+    macs: Macs = choose.KEEP, run: Callable[[Session], Outcome] = Session.run, **options: object,
 ) -> Outcome:  # fmt: skip
     facts = netlink.interface(bed.nics[0].outside)
     plan = Recording([str(file) for file in files], timing, facts.mtu, queues=len(queues or (0,)), **options)  # type: ignore[arg-type]
     wish = choose.Wish(queues, choose.longest_frame(facts), timing.paced, timing.pps, macs)
     sender, _ = choose.open_sender(facts.name, way, wish)
     try:
-        return Session(plan, sender).run()
+        return run(Session(plan, sender))
     finally:
         sender.close()
 
@@ -186,6 +186,33 @@ def test_times_are_those_of_the_recording(testbed: Make, tmp_path: Path, way: st
     assert np.median(abs(error - error.min())) < 500_000
     assert outcome.planned_s == pytest.approx(1199 * 0.0005)
     assert outcome.duration_s >= outcome.planned_s
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("way", WAYS)
+def test_run_that_is_ended_early_counts_what_left(testbed: Make, tmp_path: Path, way: str) -> None:
+    """Ended in the middle of a batch: bytes, wanted time and progress are those of the packets that were sent."""
+    bed, packets, asked, shares = testbed(queues=1), mixed(6000), threading.Event(), []
+    file = write_pcap(tmp_path / "a.pcap", packets)
+
+    def run(session: Session) -> Outcome:
+        def watch(outcome: Outcome) -> None:
+            shares.append(outcome.share)
+            if outcome.sent > 1000:
+                asked.set()
+
+        return session.run(watch, asked)
+
+    with wirecap.open(bed.nics[0].inside, netns=bed.name, duration_s=30):
+        outcome = replay(bed, [file], Timing(pps=4000), way, run=run)
+    assert outcome.interrupted
+    assert 1000 < outcome.sent == outcome.attempted < len(packets)
+    assert outcome.octets == sum(map(len, packets[: outcome.sent]))
+    assert outcome.planned_s == pytest.approx((outcome.sent - 1) / 4000)
+    assert outcome.planned_s <= outcome.duration_s < outcome.planned_s + 0.1
+    assert outcome.share == pytest.approx(outcome.sent / len(packets))
+    assert 0 < shares[-1] < 0.5
+    assert shares == sorted(shares)
 
 
 @pytest.mark.live
@@ -317,13 +344,15 @@ def test_command_tells_what_it_did(testbed: Make, tmp_path: Path) -> None:
     assert "3000 packets sent" in ended.stderr
     assert "wanted 10 kp/s, achieved" in ended.stderr
     assert "1 packet not sent: longer than the MTU (1500 bytes)" in ended.stderr
-    child = subprocess.Popen([*command, "--loop", "0", str(file)], stderr=subprocess.PIPE, text=True)
-    time.sleep(4)
-    child.send_signal(2)
-    _, text = child.communicate(timeout=30)
+    command += ["--loop", "0", "--stats", "1", str(file)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr
+        assert any(re.search(r"p/s .* [1-9][0-9,]* sent", line) for line in child.stderr)  # a line each second
+        child.send_signal(2)
+        rest = child.stderr.read()
     assert child.returncode == 0
-    assert "packets sent" in text
-    assert "Traceback" not in text
+    assert re.search(r"^\d+ packets sent.*\nwanted 10 kp/s, achieved", rest, re.MULTILINE)
+    assert "Traceback" not in rest
 
 
 def test_margin_follows_late_wake_ups() -> None:

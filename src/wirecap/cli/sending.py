@@ -1,15 +1,10 @@
-"""What ``replay`` and ``generate`` share: options, the run with its progress bar, the closing lines, the JSON."""
+"""What ``replay`` and ``generate`` share: options, and the run from its first line to its last."""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import sys
 import threading
-import time
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -17,6 +12,7 @@ import click
 from wirecap import config, units
 from wirecap.cli import closing
 from wirecap.cli.parameters import COUNT, DURATION, Parsed, section
+from wirecap.cli.sent import Bar, closing_lines, summary
 from wirecap.errors import UsageError, WirecapError
 
 if TYPE_CHECKING:
@@ -70,6 +66,8 @@ _OPTIONS = [
     how("--send", "way", type=click.Choice(WAYS), default="auto", show_default=True,
         help="AF_XDP, an AF_PACKET ring, or live frames."),
     output("-q", "--quiet", is_flag=True, help="No progress bar, no closing lines."),
+    output("--stats", "every_s", type=click.IntRange(min=1), metavar="SECONDS",
+           help="A line of the state so far, so often."),
     output("-v", "verbose", count=True, help="Packets of each queue at the end."),
     output("--summary-json", metavar="FILE", help="Write the summary as JSON; - is the standard output."),
 ]  # fmt: skip
@@ -127,7 +125,7 @@ def _send(given: dict[str, Any], make: Callable[[Any], Opened], asked: threading
     plan, wish = make(facts)
     sender, why = open_sender(facts.name, given["way"], wish)
     try:
-        bar = Bar(plan, quiet=given["quiet"])
+        bar = Bar(given["quiet"], given["every_s"])
         jit.prepare([*plan.kernels(), *sender.kernels()], lambda name: bar.say(f"wirecap: compiling {name} (once)"))
         bar.say(f"wirecap: sending on {facts.name} by {sender.way}" + (f" ({why})" if why else ""))
         try:
@@ -143,94 +141,12 @@ def _send(given: dict[str, Any], make: Callable[[Any], Opened], asked: threading
         sender.close()
 
 
-class Bar:
-    """One line on a terminal, drawn again and again; nothing where there is none."""
-
-    def __init__(self, plan: Plan, quiet: bool) -> None:
-        self._plan, self._quiet = plan, quiet
-        self._live = not quiet and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-        self._drawn = False
-        self._before = (0.0, 0, 0)
-
-    def say(self, text: str) -> None:
-        if not self._quiet:
-            self.close()
-            click.echo(text, err=True)
-
-    def show(self, outcome: Outcome) -> None:
-        if not self._live or time.monotonic() - self._before[0] < 0.2:
-            return
-        now = time.monotonic()
-        line = render(outcome, self._plan.share_done(), now - self._before[0], *self._before[1:])
-        self._before = (now, outcome.sent, outcome.octets)
-        sys.stderr.write("\r\x1b[K" + line[: shutil.get_terminal_size().columns - 1])
-        sys.stderr.flush()
-        self._drawn = True
-
-    def close(self) -> None:
-        if self._drawn:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
-            self._drawn = False
-
-
-def render(outcome: Outcome, share: float | None, passed_s: float, packets: int, octets: int) -> str:
-    """The progress line: rates are over the ``passed_s`` seconds since there were ``packets`` and ``octets``."""
-    parts = []
-    if share is not None:
-        filled = round(20 * min(share, 1.0))
-        parts.append(f"[{'=' * filled}{' ' * (20 - filled)}] {100 * share:3.0f}%")
-    parts += [
-        units.format_packet_rate((outcome.sent - packets) / passed_s),
-        units.format_bit_rate(8 * (outcome.octets - octets) / passed_s),
-        f"{units.format_count(outcome.sent)} sent",
-        units.format_duration_ns(round(outcome.duration_s * 1e9)),
-    ]
-    return "  ".join(parts)
-
-
 def _close(bar: Bar, outcome: Outcome | None, given: dict[str, Any], mtu: int) -> None:
     bar.close()
     if outcome is None:
         return
     if not given["quiet"]:
-        for line in closing_lines(outcome, mtu, bool(given["verbose"])):
+        for line in closing_lines(outcome, mtu, given["burst"], bool(given["verbose"])):
             click.echo(line, err=True)
     if given["summary_json"]:
-        closing.write_json(summary(outcome), given["summary_json"])
-
-
-def closing_lines(outcome: Outcome, mtu: int, verbose: bool = False) -> list[str]:
-    """What was sent, how far that is from what was wanted, and what was not sent, by reason."""
-    sent, duration_s = outcome.sent, outcome.duration_s
-    rates = ""
-    if sent and duration_s:
-        bits = 8 * outcome.octets / duration_s
-        rates = f": {units.format_packet_rate(sent / duration_s)}, {units.format_bit_rate(bits)}"
-    duration = units.format_duration_ns(round(duration_s * 1e9))
-    lines = [f"{_packets(sent)} sent, {units.format_size(outcome.octets)} in {duration}{rates}"]
-    if outcome.planned_s and duration_s:
-        off = 100 * (outcome.planned_s / duration_s - 1)
-        wanted = units.format_packet_rate(outcome.attempted / outcome.planned_s)
-        latest = units.format_duration_ns(outcome.latest_ns)
-        lines.append(f"wanted {wanted}, achieved {off:+.3f} %; the latest packet was {latest} late")
-    for name, count in outcome.not_sent.items():
-        detail = f" ({mtu} bytes)" if name.endswith("MTU") else ""
-        lines.append(f"{_packets(count)} not sent: {name}{detail}")
-    if outcome.refused:
-        lines.append(f"{_packets(outcome.refused)} not sent: dropped by the interface")
-    if outcome.cut_by_capture:
-        lines.append(f"{_packets(outcome.cut_by_capture)} sent as far as the file has them (its snap length)")
-    if verbose:
-        lines += [f"queue {number}: {_packets(count)} sent" for number, count in outcome.per_queue.items()]
-    return lines
-
-
-def summary(outcome: Outcome) -> dict[str, Any]:
-    """The outcome as JSON knows it, with the rate."""
-    rate = outcome.sent / outcome.duration_s if outcome.duration_s else 0.0
-    return {**asdict(outcome), "rate_pps": rate}
-
-
-def _packets(count: int) -> str:
-    return f"{count} packet{'' if count == 1 else 's'}"
+        closing.write_json(summary(outcome, given["burst"]), given["summary_json"])

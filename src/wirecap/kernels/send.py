@@ -76,10 +76,15 @@ def publish(rings, halves, queue, free):
 
 
 @inline
-def publish_all(rings, halves, queues, free):
+def publish_all(rings, halves, queues, free, control, scratch):
+    """``publish`` for every queue; LAST_NS is when something was handed to the kernel."""
+    published = False
     for q in range(queues.shape[0]):
         if queues[q, PENDING] > 0:
             publish(rings, halves, queues[q], free[q])
+            published = True
+    if published:
+        control[LAST_NS] = monotonic_ns(scratch)
 
 
 @inline
@@ -126,7 +131,7 @@ def send_xdp(rings, halves, umem, queues, free, arena, address, length, due, cho
         if control[PACED]:
             moment = control[START_NS] + due[i]
             if now < moment:
-                publish_all(rings, halves, queues, free)
+                publish_all(rings, halves, queues, free, control, scratch)
                 if not wait_until(moment, control, scratch):
                     break
                 now = monotonic_ns(scratch)
@@ -138,12 +143,11 @@ def send_xdp(rings, halves, umem, queues, free, arena, address, length, due, cho
         i += 1
         if queue[PENDING] == BURST:
             publish(rings, halves, queue, free[chosen[i - 1]])
-            now = monotonic_ns(scratch)
+            now = control[LAST_NS] = monotonic_ns(scratch)
             if now >= control[UNTIL_NS] or load(control, STOP):
                 break
-    publish_all(rings, halves, queues, free)
+    publish_all(rings, halves, queues, free, control, scratch)
     control[POSITION] = i
-    control[LAST_NS] = monotonic_ns(scratch)
     return DONE if i == n else UNFINISHED
 
 

@@ -61,6 +61,14 @@ def publish(halves, ring):
 
 
 @inline
+def publish_rest(halves, ring, control, scratch):
+    """``publish`` where something is pending; LAST_NS is when that was."""
+    if ring[PENDING] > 0:
+        publish(halves, ring)
+        control[LAST_NS] = monotonic_ns(scratch)
+
+
+@inline
 def room(halves, ring, control, scratch):
     """Wait for a free slot; False at UNTIL_NS or STOP."""
     while ring[SUBMITTED] - ring[COMPLETED] == ring[SLOTS]:
@@ -99,8 +107,7 @@ def send_packet(halves, slots, ring, arena, address, length, due, n, control, ad
         if control[PACED]:
             moment = control[START_NS] + due[i]
             if now < moment:
-                if ring[PENDING] > 0:
-                    publish(halves, ring)
+                publish_rest(halves, ring, control, scratch)
                 if not wait_until(moment, control, scratch):
                     break
                 now = monotonic_ns(scratch)
@@ -111,13 +118,11 @@ def send_packet(halves, slots, ring, arena, address, length, due, n, control, ad
         i += 1
         if ring[PENDING] == BURST:
             publish(halves, ring)
-            now = monotonic_ns(scratch)
+            now = control[LAST_NS] = monotonic_ns(scratch)
             if now >= control[UNTIL_NS] or load(control, STOP):
                 break
-    if ring[PENDING] > 0:
-        publish(halves, ring)
+    publish_rest(halves, ring, control, scratch)
     control[POSITION] = i
-    control[LAST_NS] = monotonic_ns(scratch)
     return DONE if i == n else UNFINISHED
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,9 @@ from wirecap.traffic.batch import PACKETS, Batch, NotSent
 from wirecap.traffic.choose import Wish, open_sender
 from wirecap.traffic.liveframes import LiveFrames
 from wirecap.traffic.session import Session
+from wirecap.traffic.transmit import Transmitter
+
+CHECK_SEQUENCE_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,6 @@ class WorkloadPlan:
         self._due, self._queue = times[order] // 1000, where[order].astype(np.int64)
         self._frame = np.frombuffer(bytearray(frame), np.uint8)
         self._stopped = False
-        self._done = 0.0
 
     def kernels(self) -> list[Any]:
         return []
@@ -56,12 +60,8 @@ class WorkloadPlan:
                 return
             due, queue = self._due[first : first + PACKETS], self._queue[first : first + PACKETS]
             n = due.size
-            self._done = (first + n) / self._due.size
             address, length = np.zeros(n, np.int64), np.full(n, self._frame.size, np.uint32)
             yield Batch(n, self._frame, address, length, due.copy(), queue.copy())
-
-    def share_done(self) -> float | None:
-        return self._done
 
     def close(self) -> None:
         self._stopped = True
@@ -78,6 +78,23 @@ def send_workload(interface: str, namespace: str | None, workload: Workload) -> 
     finally:
         sender.close()
     return Sent(outcome.sent, outcome.duration_s, outcome.latest_ns / 1e6)
+
+
+def send_both(interfaces: list[str], queues: int, packets: int, frame_bytes: int) -> Sent:
+    """So many packets into each interface at once, spread over its queues, as fast as AF_XDP sends them.
+
+    frame_bytes: with the check sequence, which is not sent.
+    """
+    frame = frames.udp(frame_bytes - CHECK_SEQUENCE_BYTES)
+    rates = dict.fromkeys(range(queues), float("inf"))
+    with ExitStack() as stack:
+        senders = [stack.enter_context(Transmitter(name, frame, range(queues))) for name in interfaces]
+        begin = time.monotonic()
+        with ThreadPoolExecutor(len(senders)) as threads:
+            running = [threads.submit(sender.send, rates, count=packets) for sender in senders]
+            completed = sum(sum(one.result().values()) for one in running)
+        duration_s = time.monotonic() - begin
+        return Sent(completed - sum(sender.refused for sender in senders), duration_s)
 
 
 def send_burst(interface: str, packets: int, cpu: int) -> Sent:

@@ -28,6 +28,8 @@ class Batch:
     length: NDArray[np.uint32]
     due: NDArray[np.int64]
     queue: NDArray[np.int64]
+    share: float | None = None
+    """How much of the plan, 0 to 1, is sent with this batch; None where the plan's end is not known."""
     release: Callable[[], object] = lambda: None
 
 
@@ -53,10 +55,6 @@ class Plan(Protocol):
 
     def batches(self) -> Iterator[Batch]:
         """The batches in order.  May raise UsageError after what was whole, for a damaged file."""
-        ...
-
-    def share_done(self) -> float | None:
-        """How much of the plan was handed out, 0 to 1; None where its end is not known."""
         ...
 
     def close(self) -> None: ...

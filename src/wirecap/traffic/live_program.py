@@ -10,9 +10,10 @@ from wirecap.kernels.send_live import HEAD_BYTES
 from wirecap.linux import bpf
 from wirecap.linux.asm import Insn
 
-CURSOR, SENT, FAULTS, EARLY, LIMIT, START = range(6)
-"""Words of the control map: where the next record is, frames redirected, frames that could not be filled, runs
-before a record's time, the number of frames after which nothing is sent, and the moment that times count from."""
+CURSOR, SENT, FAULTS, LIMIT, START, OCTETS, LAST, LATEST = range(8)
+"""Words of the control map: where the next record is, frames redirected, frames that could not be filled, the number
+of frames after which nothing is sent, the moment that times count from, octets redirected; and at a rate, when the
+last frame was sent and the largest delay of one, in ns."""
 CONTROL_BYTES = 64
 
 _DATA, _DATA_END = 0, 4  # struct xdp_md, linux/bpf.h
@@ -44,7 +45,13 @@ def program(ifindex: int, ring: int, control: int, size: int, longest: int, pace
             ("ldxdw", 1, _RECORD, 8, 0),
             ("ldxdw", 2, _CONTROL, 8 * START, 0),
             ("add_reg", 1, 2, 0, 0),
-            ("jlt_reg", 0, 1, "early", 0),
+            ("jlt_reg", 0, 1, "drop", 0),
+            ("stxdw", _CONTROL, 0, 8 * LAST, 0),
+            ("sub_reg", 0, 1, 0, 0),
+            ("ldxdw", 1, _CONTROL, 8 * LATEST, 0),
+            ("jge_reg", 1, 0, "fill", 0),
+            ("stxdw", _CONTROL, 0, 8 * LATEST, 0),
+            ("label", "fill"),
         ]
     code += [
         ("ldxw", _PLACE, _RECORD, 0, 0),
@@ -65,6 +72,9 @@ def program(ifindex: int, ring: int, control: int, size: int, longest: int, pace
         ("mov_reg", 4, _PLACE, 0, 0),
         ("call", 0, 0, 0, bpf.HELPERS["xdp_store_bytes"]),
         ("jne_imm", 0, 0, "fault", 0),
+        ("ldxdw", 1, _CONTROL, 8 * OCTETS, 0),
+        ("add_reg", 1, _PLACE, 0, 0),
+        ("stxdw", _CONTROL, 1, 8 * OCTETS, 0),
         *_next(SENT),
         ("mov_imm", 1, 0, 0, ifindex),
         ("mov_imm", 2, 0, 0, 0),
@@ -79,13 +89,6 @@ def program(ifindex: int, ring: int, control: int, size: int, longest: int, pace
         ("mov_imm", 0, 0, 0, bpf.XDP_DROP),
         ("exit", 0, 0, 0, 0),
     ]
-    if paced:
-        code += [
-            ("label", "early"),
-            *_count(EARLY),
-            ("mov_imm", 0, 0, 0, bpf.XDP_DROP),
-            ("exit", 0, 0, 0, 0),
-        ]
     return code
 
 

@@ -80,7 +80,6 @@ class LiveSender:
             if first < batch.n:
                 with self._room:
                     self._room.wait(_ROOM_S)
-        self.control[p.OCTETS] += int(batch.length[:first].sum())
         return first, int(self._pack[k.HEAD]), batch.due
 
     def send(self, staged: tuple[int, int, NDArray[np.int64]]) -> None:
@@ -96,11 +95,10 @@ class LiveSender:
                 self._test_run(PACED_PIECE, PACED_BATCH)
             else:
                 self._test_run(min(int(self._shared[live_program.LIMIT]) - done, PIECE), BATCH)
-            self.control[p.LAST_NS] = time.monotonic_ns()
+            self.control[p.OCTETS] = self._shared[live_program.OCTETS]
+            self.control[p.LATEST_NS] = self._shared[live_program.LATEST]
+            self.control[p.LAST_NS] = self._shared[live_program.LAST] if self._paced else time.monotonic_ns()
             self._look(done)
-        if self._paced and count:
-            late = time.monotonic_ns() - int(self.control[p.START_NS]) - int(due[count - 1])
-            self.control[p.LATEST_NS] = max(int(self.control[p.LATEST_NS]), late)
         self._pack[k.TAIL] = head
         with self._room:
             self._room.notify()

@@ -46,9 +46,6 @@ class BorderRouter:
     def kernels(self) -> list[Any]:
         return [*self._builder.kernels(), toeplitz.choose_queues]
 
-    def share_done(self) -> float | None:
-        return self._done / self._limit
-
     def close(self) -> None:
         self._stopped = True
 
@@ -60,8 +57,10 @@ class BorderRouter:
                 n = min(n, int(np.searchsorted(due[start : start + n], self._duration_ns)))
                 if n <= 0 or self._stopped:
                     return
-                yield self._batch(due[start : start + n], bucket[start : start + n])
+                batch = self._batch(due[start : start + n], bucket[start : start + n])
                 self._done += n
+                batch.share = max(self._done / self._limit, int(batch.due[-1]) / self._duration_ns)
+                yield batch
 
     def _batch(self, due: NDArray[np.int64], bucket: NDArray[np.int64]) -> Batch:
         numbers = np.arange(self._done, self._done + len(due))

@@ -102,7 +102,7 @@ class Recording:
         self._foreign = self._pass_foreign = 0
         self._pass_counts = self._counts.copy()
         self._handed_out = 0
-        self._done = 0.0
+        self._read: float | None = None
         self._stopped = False
         self._memory = Memory(loops != 1)
         for path in paths:
@@ -116,9 +116,6 @@ class Recording:
             *self._schedule.kernels(),
             *(self._steering.kernels() if self._steering else []),
         ]
-
-    def share_done(self) -> float | None:
-        return self._done if self._loops else None
 
     def close(self) -> None:
         self._stopped = True
@@ -144,7 +141,7 @@ class Recording:
             self._schedule.restart(0 if number or not loop else self._pause_ns)
             place = loop * len(self._paths) + number
             for row, share in self._rows(path):
-                self._done = (place + share) / (len(self._paths) * (self._loops or 1))
+                self._read = None if share is None else (place + share) / (len(self._paths) * (self._loops or 1))
                 self._memory.add(number, row)
                 yield from self._timed(row, self._schedule.apply(row.stamp, row.length, row.n))
                 if self._stopped:
@@ -152,8 +149,8 @@ class Recording:
 
     def _from_memory(self, loop: int, again: int) -> Iterator[Batch]:
         """A short file several times at once: a batch costs the same for few packets as for many."""
-        file = -1
-        for number, row in self._memory.rows:
+        file, rows = -1, self._memory.rows
+        for done, (number, row) in enumerate(rows, 1):
             if number != file:
                 self._schedule.restart(0 if number else self._pause_ns)
             file = number
@@ -161,16 +158,16 @@ class Recording:
             for _ in range(again - 1):
                 self._schedule.restart(self._pause_ns)
                 times.append(self._schedule.apply(row.stamp, row.length, row.n))
+            self._read = (loop + again * done / len(rows)) / (self._loops or 1)
             yield from self._timed(row.times(again), np.concatenate(times))
             if self._stopped:
                 return
         self._counts += again * self._pass_counts
         self._foreign += again * self._pass_foreign
         self._tell()
-        self._done = (loop + again) / (self._loops or 1)
 
-    def _rows(self, path: str) -> Iterator[tuple[Row, float]]:
-        """The packets of a file that can be sent, with the share of the file that was read."""
+    def _rows(self, path: str) -> Iterator[tuple[Row, float | None]]:
+        """The packets of a file that can be sent, with the share of the file that was read, where that is known."""
         released: deque[int] = deque()
         with open_capture(path) as file:
             while not self._stopped:
@@ -197,7 +194,7 @@ class Recording:
                     queue = self._steering.choose(arena, address, captured, kept)
                 give_back = partial(released.append, first)
                 row = Row(kept, arena, address[:kept], captured[:kept], stamp[:kept], queue, lasting, give_back)
-                yield row, file.offset / file.size if file.size else 0.0
+                yield row, file.offset / file.size if file.size else None
 
     def _admit(
         self, file: CaptureFile, address: Words, captured: Lengths, original: Lengths, stamp: Words, n: int
@@ -220,7 +217,17 @@ class Recording:
         self._handed_out += n
         self._stopped |= n < row.n or self._handed_out == self._limit
         if n:
-            yield Batch(n, row.arena, row.address, row.length, due, row.queue, row.release)
+            share = self._share(int(due[n - 1]))
+            yield Batch(n, row.arena, row.address, row.length, due, row.queue, share, row.release)
+
+    def _share(self, due_ns: int) -> float | None:
+        """How much of the plan is handed out: by whichever end is nearest."""
+        ends = [self._read] if self._loops and self._read is not None else []
+        if self._limit is not None:
+            ends.append(self._handed_out / self._limit)
+        if self._duration_ns is not None:
+            ends.append(due_ns / self._duration_ns)
+        return max(ends, default=None)
 
     def _tell(self) -> None:
         found = {LONGER: self._counts[k.TOO_LONG], SHORTER: self._counts[k.TOO_SHORT], FOREIGN: self._foreign}

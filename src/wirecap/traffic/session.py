@@ -39,7 +39,34 @@ class Outcome:
     not_sent: dict[str, int] = field(default_factory=dict)
     cut_by_capture: int = 0
     per_queue: dict[int, int] = field(default_factory=dict)
+    share: float | None = None
+    """How much of the plan was sent, 0 to 1; None where its end is not known."""
     interrupted: bool = False
+
+
+@dataclass(frozen=True)
+class _Place:
+    """How far the plan is: its batch that is being sent, and what lies before that."""
+
+    batch: Batch
+    packets: int = 0
+    due_ns: int = 0
+    share: float | None = 0.0
+
+    def at(self, packets: int) -> tuple[int, float | None]:
+        """When the last of so many packets was due, in ns after the start, and the share of the plan that they are."""
+        batch = self.batch
+        n = min(max(packets - self.packets, 0), batch.n)
+        due_ns = int(batch.due[n - 1]) if n else self.due_ns
+        if batch.share is None or self.share is None:
+            return due_ns, None
+        return due_ns, self.share + (batch.share - self.share) * n / batch.n
+
+    def following(self, batch: Batch) -> _Place:
+        """The next batch, once all of this one was handed over."""
+        packets = self.packets + self.batch.n
+        due_ns, share = self.at(packets)
+        return _Place(batch, packets, due_ns, share)
 
 
 class Session:
@@ -53,7 +80,7 @@ class Session:
         self._asked = threading.Event()
         self._ended = threading.Event()
         self._begin_ns = 0
-        self._last_due_ns = 0
+        self._place: _Place | None = None
 
     def stop(self) -> None:
         """End early, in between two packets."""
@@ -94,12 +121,13 @@ class Session:
         control, plan = self.sender.control, self.plan
         completed, refused = self.sender.completed(), self.sender.refused()
         end_ns = int(control[p.LAST_NS]) or self._begin_ns
+        due_ns, share = self._place.at(completed) if self._place else (0, None)
         return Outcome(
             way=self.sender.way, attempted=completed, sent=completed - refused, octets=int(control[p.OCTETS]),
             duration_s=max(0, end_ns - self._begin_ns) / 1e9,
-            planned_s=self._last_due_ns / 1e9 if plan.paced else None, latest_ns=int(control[p.LATEST_NS]),
+            planned_s=due_ns / 1e9 if plan.paced else None, latest_ns=int(control[p.LATEST_NS]),
             refused=refused, not_sent=dict(plan.not_sent.reasons), cut_by_capture=plan.not_sent.cut_by_capture,
-            per_queue=self.sender.per_queue(),
+            per_queue=self.sender.per_queue(), share=share,
         )  # fmt: skip
 
     def _guarded(self, work: Callable[[], None]) -> None:
@@ -139,8 +167,8 @@ class Session:
             while item is not None:
                 staged, batch = item
                 punctual.adapt()
+                self._place = self._place.following(batch) if self._place else _Place(batch)
                 self.sender.send(staged)
-                self._last_due_ns = int(batch.due[batch.n - 1])
                 batch.release()
                 item = self._next()
         self.sender.finish()

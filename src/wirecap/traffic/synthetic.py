@@ -81,7 +81,7 @@ class Builder:
         arena = self._free.popleft() if self._free else np.zeros(self._room, np.uint8)
         address = np.empty(len(flow), np.int64)
         k.build(arena, address, length, flow, first, len(flow), self._headers.octets, self._headers.facts)
-        return Batch(len(flow), arena, address, length, due, queue, lambda: self._free.append(arena))
+        return Batch(len(flow), arena, address, length, due, queue, release=lambda: self._free.append(arena))
 
 
 @dataclass(frozen=True)
@@ -120,14 +120,10 @@ class Synthetic:
         self._queue_of = queues_of(headers, queues, rss) if traffic.shares is None else np.arange(flows) % queues
         self._schedule, self._count, self._duration_ns = Schedule(timing), count, duration_ns
         self._done = 0
-        self._share: float | None = None
         self._stopped = False
 
     def kernels(self) -> list[Any]:
         return [*self._builder.kernels(), *self._schedule.kernels()]
-
-    def share_done(self) -> float | None:
-        return self._share
 
     def close(self) -> None:
         self._stopped = True
@@ -140,14 +136,20 @@ class Synthetic:
             if self._duration_ns is not None:
                 n = int(np.searchsorted(due, self._duration_ns))
                 self._stopped = n < len(due)
-                self._share = min(1.0, int(due[-1]) / self._duration_ns)
             if n == 0:
                 return
             flow, length, due = flow[:n], length[:n], due[:n]
-            yield self._builder.batch(self._done, flow, length, due, self._queue_of[flow])
+            batch = self._builder.batch(self._done, flow, length, due, self._queue_of[flow])
             self._done += n
-            if self._count is not None:
-                self._share = self._done / self._count
+            batch.share = self._share(int(due[-1]))
+            yield batch
+
+    def _share(self, due_ns: int) -> float | None:
+        """How much is handed out: by the count or by the duration, whichever ends first."""
+        ends = [self._done / self._count] if self._count else []
+        if self._duration_ns:
+            ends.append(due_ns / self._duration_ns)
+        return max(ends, default=None)
 
 
 def queues_of(headers: f.Headers, queues: int, rss: Rss | None) -> NDArray[np.int64]:

@@ -69,9 +69,64 @@ def test_forwarding(capsys):
     assert "sync calls" in capsys.readouterr().err
 
 
+def test_an_engine_has_settings_of_its_own(capsys):
+    """What stands behind an engine's name holds for it alone; several of one kind are told apart."""
+    engines = ("--engine", "wirecap", "--engine", "wirecap:R=500,mode=advanced", "--engine", "dna:ring=64")
+    found = simulated(capsys, *engines, "-M", "128", "--workload", "burst:packets=100k,rate=10M")
+    assert [result["label"] for result in found["results"]][:2] == ["WireCAP-B-(128,100)", "WireCAP-A-(128,500,60%)"]
+    assert found["results"][2]["ring"] == 64
+    assert run(["simulate", "--engine", "dna", "--engine", "dna:ring=4096", "--workload", TINY]) == 0
+    shown = capsys.readouterr().out
+    assert "DNA (dna)" in shown
+    assert "DNA (dna:ring=4096)" in shown
+
+
+def test_a_slower_kernel_loses_more(capsys):
+    """PF_RING's kernel time and NETMAP's sync time are the options that they seem to be."""
+    for name, option, long in (("pf_ring", "kernel", "5us"), ("netmap", "sync", "5ms")):
+        both = simulated(
+            capsys, "--engine", f"{name}:{option}=10ns", "--engine", f"{name}:{option}={long}", "--handler",
+            "pkt_handler:rate=2M", "--workload", "burst:packets=100k,rate=1Mpps",
+        )  # fmt: skip
+        quick, slow = (result["drop_rate"] for result in both["results"])
+        assert quick == 0 < slow
+
+
+def test_two_nics_on_a_bus(capsys):
+    """Two NICs at 14.88 Mp/s on a bus of 20 Mp/s: a third of what DNA gets is lost by that name, for each alike, and
+    WireCAP, whose packets cost more there, loses a little more; a bus that moves everything changes nothing."""
+    narrow = ("--nics", "2", "--workload", "burst:packets=1M,rate=14.88Mpps", "--handler", "count")
+    found = simulated(capsys, "--engine", "dna", "--engine", "wirecap", "--bus", "20M", *narrow)
+    dna, wirecap = found["results"]
+    assert found["packets"] == dna["packets"]["received"] == 2_000_000
+    assert [row["interface"] for row in dna["per_queue"]] == ["nic0", "nic1"]
+    for row in dna["per_queue"]:
+        assert row["drops"] == {"bus_saturated": pytest.approx(1e6 * (1 - 20 / 29.76), rel=0.05)}
+    assert wirecap["packets"]["drops"]["bus_saturated"] > dna["packets"]["drops"]["bus_saturated"]
+    assert simulated(capsys, "--engine", "dna", "--bus", "40M", *narrow)["results"][0]["packets"]["dropped"] == 0
+
+
+def test_the_help_names_every_engine(capsys):
+    """Whoever adds an engine to the table names it in the help text too."""
+    from wirecap.sim.engines import TABLE
+
+    assert run(["simulate", "--help"]) == 0
+    assert ", ".join(TABLE) in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["simulate", "--engine", "pcap"], "no engine 'pcap'"),
+        (["simulate", "--engine", "dna:slots=3"], "'slots=3' is not one of its options"),
+        (["simulate", "--engine", "wirecap:mode=x"], "no mode 'x'"),
+        (["simulate", "--engine", "wirecap:groups=0-1+1-2"], "in two buddy groups"),
+        (["simulate", "--engine", "wirecap:groups=0-9"], "beyond the 6"),
+        (["simulate", "--engine", "pf_ring:kernel=3h"], "a time of 3h"),
+        (["simulate", "--nics", "0"], "0 NICs"),
+        (["simulate", "--bus", "1M"], "--bus is what several NICs share"),
+        (["simulate", "--handler", "pkt_handler:rate=1", "-M", "60k", "-R", "1M", "--workload",
+          "burst:packets=1T,rate=14M"], "26 days"),
         (["simulate", "--queues", "0"], "0 queues"),
         (["simulate", "--workload", "flood"], "no workload 'flood'"),
         (["simulate", "--workload", TINY, "--share", "1,1", "--queues", "3"], "3 queues and 2 shares"),

@@ -29,17 +29,18 @@ def engines(draw):
         timeout_ps=draw(st.sampled_from([1, 10, 50, 1000])),
         chunk_ps=draw(st.sampled_from([0, 3])),
         away_percent=draw(st.sampled_from([0, 20])),
+        groups=draw(st.sampled_from([(), ((0,),)])),
     )
 
 
 def naive(engine: WireCap, workload, load, seed, transmit_ps) -> Naive:
-    queues = len(workload.queues)
-    group = np.arange(queues)
+    everyone = tuple(range(len(workload.queues)))
 
     def chosen(home, depths):
+        group = next((group for group in engine.groups or (everyone,) if home in group), ())
         if not engine.advanced:
             return home
-        return int(choose(home, np.array(depths), group, queues, engine.R, engine.T))
+        return int(choose(home, np.array(depths), np.array(group, np.int64), len(group), engine.R, engine.T))
 
     return Naive(
         times(workload), cost_of(load, seed), chosen, M=engine.M, R=engine.R,

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from wirecap import config, units
-from wirecap.cli.parameters import COUNT, DURATION, PERCENT, Command, section
+from wirecap.cli.parameters import COUNT, DURATION, PERCENT, Command, Parsed, section
 from wirecap.errors import UsageError
 
 HELP = """Capture engines on a workload, in virtual time.
@@ -20,10 +20,11 @@ them; WireCAP's offload decisions and counters are those of a live capture (docs
 \b
   wirecap simulate --engine all --queues 4
   wirecap simulate --workload burst:packets=1M,rate=14.88Mpps -M 256 -R 500
+  wirecap simulate --engine wirecap:R=100 --engine wirecap:R=500 --mode advanced --queues 4
+  wirecap simulate --engine dna --engine wirecap --nics 2 --workload burst:packets=1M,rate=14.88Mpps --handler count
   wirecap simulate -r trace.pcap --queues 6 --mode advanced --handler pkt_handler:rate=5000
 """
 
-ENGINES = ("all", "pf_ring", "dna", "netmap", "wirecap")
 DEFAULT_WORKLOAD = "border-router"
 
 what = section("Engine")
@@ -33,9 +34,9 @@ output = section("Output")
 
 
 @click.command(cls=Command, help=HELP)
-@what(
-    "--engine", "names", multiple=True, type=click.Choice(ENGINES), help="Which model; repeatable.  [default: wirecap]"
-)
+@what("--engine", "engines", multiple=True, metavar="NAME[:KEY=VALUE,...]",
+      help="pf_ring, dna, netmap, wirecap, or all; repeatable. pf_ring:slots=10240,kernel=800ns and wirecap:R=500 have"
+      " settings of their own.  [default: wirecap]")  # fmt: skip
 @what("--mode", type=click.Choice(config.MODES), default="basic", show_default=True,
       help="advanced: queues in trouble hand chunks to idle ones.")  # fmt: skip
 @what("-M", "M", type=COUNT, default=256, show_default=True, help="Packets of a chunk.")
@@ -43,7 +44,6 @@ output = section("Output")
 @what("-T", "T", type=PERCENT, default=60, show_default=True, help="Queue length that calls for a buddy, % of R.")
 @what("--timeout", "timeout_ns", type=DURATION, default="1ms", show_default=True, help="For a partial chunk.")
 @what("--ring", type=COUNT, default=1024, show_default=True, help="Descriptors of a receive ring.")
-@what("--slots", type=COUNT, default=4096, show_default=True, help="Copies that PF_RING's ring holds.")
 @traffic("--workload", "workload_text", metavar="NAME[:KEY=VALUE,...]",
          help="burst:packets=1M,rate=14.88Mpps; poisson:packets=1M,rate=100kpps;"
          " onoff:rate=200kpps,on=10ms,off=90ms,duration=10s; border-router.  [default: border-router]")  # fmt: skip
@@ -51,6 +51,9 @@ output = section("Output")
 @traffic("--speed", type=float, default=1.0, show_default=True, help="With -r: times as fast as recorded.")
 @traffic("--queues", type=COUNT, help="Receive queues.  [default: 6 for the border router, else 1]")
 @traffic("--share", metavar="A,B,...", help="What part of the packets each queue gets; evenly if not given.")
+@traffic("--nics", type=COUNT, default=1, show_default=True, help="So many NICs with this traffic each, on one bus.")
+@traffic("--bus", "bus_pps", type=Parsed("RATE", units.parse_packet_rate),
+         help="With --nics: packets a second that the bus moves.  [default: 23.8Mpps]")  # fmt: skip
 @work("--handler", default="pkt_handler:x=300", show_default=True, metavar="NAME:KEY=VALUE",
       help="pkt_handler:x=300, pkt_handler:rate=38844, exponential:rate=R, lognormal:rate=R,sigma=S, costs:file=F"
       " (a cost in ns on each line).")  # fmt: skip
@@ -59,25 +62,26 @@ output = section("Output")
 @output("--json", "json_file", metavar="FILE", help="Write the results as JSON; - is stdout.")
 @output("-v", "--verbose", is_flag=True, help="Each queue too.")
 def command(
-    names: tuple[str, ...], workload_text: str | None, trace: str | None, speed: float, queues: int | None,
-    share: str | None, handler: str, forward: bool, seed: int, json_file: str | None, verbose: bool, **settings: Any,
+    engines: tuple[str, ...], workload_text: str | None, trace: str | None, speed: float, queues: int | None,
+    share: str | None, nics: int, bus_pps: int | None, handler: str, forward: bool, seed: int, json_file: str | None,
+    verbose: bool, **settings: Any,
 ) -> None:  # fmt: skip
-    from wirecap.sim import load
+    from wirecap.sim import bus, load
     from wirecap.sim.simulate import compare
 
     if not 0 <= seed < 1 << 31:
         raise UsageError(f"a seed of {seed}", "it is below 2147483648")
-    engines = [_engine(name, settings) for name in _names(names)]
-    if forward and "all" in names:
-        engines = [engine for engine in engines if engine.forwards]
-    elif forward and not all(engine.forwards for engine in engines):
-        raise UsageError("NETMAP does not forward: its sync calls do not work per queue", "leave out --engine netmap")
+    if bus_pps is not None and nics == 1:
+        raise UsageError("--bus is what several NICs share", "add --nics 2")
+    chosen = _engines(engines, settings, forward)
     cost = load.parse(handler)
     packets = _workload(workload_text, trace, speed, queues, share)
-    transmit_ps = TRANSMIT_PS if forward else 0
-    found = compare(engines, packets, cost, seed=seed, transmit_ps=transmit_ps, tell=_tell)
+    found = compare(
+        list(chosen), packets, cost, seed=seed, transmit_ps=TRANSMIT_PS if forward else 0, nics=nics,
+        bus=bus.Bus() if bus_pps is None else bus.Bus(bus_pps), tell=_tell,
+    )  # fmt: skip
     if json_file != "-":
-        _show(found, verbose)
+        _show(found, list(chosen.values()), verbose)
     if json_file:
         write_json(json_file, found)
 
@@ -86,22 +90,23 @@ TRANSMIT_PS = 67_200
 """A frame of 64 bytes on a wire of 10 Gbit/s."""
 
 
-def _names(names: tuple[str, ...]) -> list[str]:
-    return list(ENGINES[1:]) if "all" in names else list(dict.fromkeys(names)) or ["wirecap"]
+def _engines(texts: tuple[str, ...], settings: dict[str, Any], forward: bool) -> dict[Any, str]:
+    """The engines, and how the user wrote them."""
+    from wirecap.sim.engines import TABLE, spec
 
-
-def _engine(name: str, settings: dict[str, Any]) -> Any:
-    from wirecap.sim import engines
-
-    ring = settings["ring"]
-    if name == "wirecap":
-        return engines.WireCap(
-            settings["M"], settings["R"], settings["T"], settings["mode"] == "advanced", ring,
-            timeout_ps=settings["timeout_ns"] * 1000,
-        )  # fmt: skip
-    if name == "pf_ring":
-        return engines.PfRing(ring, settings["slots"])
-    return engines.Dna(ring) if name == "dna" else engines.Netmap(ring)
+    shared = {
+        **{name: settings[name] for name in ("M", "R", "T", "ring")},
+        "advanced": settings["mode"] == "advanced",
+        "timeout_ps": settings["timeout_ns"] * 1000,
+    }
+    found: dict[Any, str] = {}
+    for text in dict.fromkeys(texts or ("wirecap",)):
+        engines = [spec.parse(name, shared) for name in (TABLE if text == "all" else [text])]
+        if forward and text != "all" and not engines[0].forwards:
+            raise UsageError(f"{engines[0].label} does not forward: its sync calls do not work per queue",
+                             f"leave out --engine {text}")  # fmt: skip
+        found |= {engine: text for engine in engines if engine.forwards or not forward}
+    return found
 
 
 def _workload(text: str | None, trace: str | None, speed: float, queues: int | None, share: str | None) -> Any:
@@ -129,19 +134,22 @@ def _tell(name: str) -> None:
     click.echo(f"wirecap: compiling {name} (once)", err=True)
 
 
-def _show(found: dict[str, Any], verbose: bool) -> None:
+def _show(found: dict[str, Any], texts: list[str], verbose: bool) -> None:
     from wirecap.cli import closing
 
+    labels = [result["label"] for result in found["results"]]
+    several = f"{found['nics']} NICs, each " if found["nics"] > 1 else ""
     click.echo(
-        f"{found['workload']}: {found['packets']:,} packets in {found['workload_s']:.6g} s,"
+        f"{several}{found['workload']}: {found['packets']:,} packets in {found['workload_s']:.6g} s,"
         f" handler {found['handler']} ({units.format_packet_rate(found['handler_pps'])} a thread)"
     )
-    for result in found["results"]:
+    for result, text in zip(found["results"], texts, strict=True):
         packets = result["packets"]
+        label = result["label"] if labels.count(result["label"]) == 1 else f"{result['label']} ({text})"
         drops = [f"{number:,} {name.replace('_', ' ')}" for name, number in packets["drops"].items()]
         offloaded = f", {packets['offloaded']:,} handed to a buddy" if packets["offloaded"] else ""
         click.echo(
-            f"  {result['label']:<25} {packets['delivered']:>13,} captured{offloaded},"
+            f"  {label:<25} {packets['delivered']:>13,} captured{offloaded},"
             f" {100 * result['drop_rate']:.2f} % dropped" + (f" ({', '.join(drops)})" if drops else "")
         )
         if verbose:

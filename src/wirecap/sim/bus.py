@@ -7,12 +7,16 @@ comes than fits, each queue loses the same share of its packets, before the engi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wirecap.config import PoolConfig
+from wirecap.errors import UsageError
+from wirecap.sim.engines import Engine, WireCap
+from wirecap.sim.load import Load
+from wirecap.sim.result import QueueResult, Result
 from wirecap.sim.workload import PS, Runs, Words, Workload
 
 BUDGET_PPS = 23.8e6
@@ -26,6 +30,7 @@ PER_GIB = 0.077
 """Cost added by each GiB of pools beyond RESIDENT_BYTES (TLB misses).  Fitted: (256,500) is poor at 5 and 6 queues
 per NIC, which is 2.4 and 2.9 GiB, and not before [text]."""
 SLICE_S = 0.001
+NICS_MOST = 16
 
 
 @dataclass(frozen=True)
@@ -36,10 +41,43 @@ class Bus:
     operations: float = OPERATIONS
     per_gib: float = PER_GIB
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.budget_pps <= PS:
+            raise UsageError(f"a bus of {self.budget_pps:g} packets a second", "the fitted one moves 23.8Mpps")
+
+    def cost(self, engine: Engine, queues_per_nic: int, nics: int) -> float:
+        """What a packet of the engine takes: 1, or WireCAP's 1 + e."""
+        if not isinstance(engine, WireCap):
+            return 1.0
+        return 1 + self.extra(PoolConfig(engine.M, engine.R), queues_per_nic, nics)
+
     def extra(self, pool: PoolConfig, queues_per_nic: int, nics: int = 2) -> float:
         """WireCAP's e: cost of a packet beyond DNA's, as a share of it."""
         beyond = max(0, pool.bytes(queues_per_nic * nics) - RESIDENT_BYTES) / (1 << 30)
         return self.operations / queues_per_nic + self.per_gib * beyond
+
+
+def simulate(
+    engine: Engine, workload: Workload, load: Load, *, nics: int, bus: Bus, seed: int = 1, transmit_ps: int = 0
+) -> Result:
+    """So many NICs with the same traffic each, each captured for itself, all on one bus.
+
+    When packets are forwarded, each NIC's go out on a wire of their own: with two NICs, both directions.
+    """
+    if not 2 <= nics <= NICS_MOST:
+        raise UsageError(f"{nics} NICs on a bus", f"there are 2 to {NICS_MOST}")
+    cost = bus.cost(engine, len(workload.queues), nics)
+    left, lost = share([workload] * nics, bus.budget_pps, cost)
+    results = [
+        engine.simulate(nic, load, seed=seed + number, transmit_ps=transmit_ps) for number, nic in enumerate(left)
+    ]
+    queues: list[QueueResult] = []
+    for result, missing in zip(results, lost, strict=True):
+        for queue, count in zip(result.queues, missing, strict=True):
+            drops = {"bus_saturated": count, **queue.drops}
+            queues.append(replace(queue, received=queue.received + count, drops=drops))
+    settings = {**results[0].settings, "nics": nics, "bus_pps": bus.budget_pps, "bus_cost": cost}
+    return Result(engine.name, engine.label, settings, queues, max(result.duration_s for result in results), nics)
 
 
 def share(nics: Sequence[Workload], budget_pps: float, cost: float) -> tuple[list[Workload], list[list[int]]]:

@@ -40,6 +40,8 @@ class Result:
     queues: list[QueueResult]
     duration_s: float
     """Virtual, until the last packet was handled."""
+    nics: int = 1
+    """``queues`` are those of the first one, then those of the next."""
 
     def __post_init__(self) -> None:
         for number, queue in enumerate(self.queues):
@@ -63,6 +65,7 @@ class Result:
 
     def as_dict(self) -> dict[str, Any]:
         """The summary object, with ``simulated`` beside what a live run has."""
+        per_nic = len(self.queues) // self.nics
         return {
             "engine": self.engine,
             "label": self.label,
@@ -83,7 +86,8 @@ class Result:
             },
             "per_queue": [
                 {
-                    "interface": "simulated", "queue": number, "received": q.received, "delivered": q.delivered,
+                    "interface": f"nic{number // per_nic}", "queue": number % per_nic,
+                    "received": q.received, "delivered": q.delivered,
                     "offloaded": q.offloaded, "dropped": q.dropped,
                     "drops": {name: count for name, count in q.drops.items() if count},
                     "busy_s": round(q.busy_s, 9), "deepest": q.deepest,

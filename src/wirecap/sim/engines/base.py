@@ -9,7 +9,7 @@ from wirecap.errors import UsageError
 from wirecap.kernels.sim_arrivals import Arrivals
 from wirecap.sim.load import Load
 from wirecap.sim.result import QueueResult, Result
-from wirecap.sim.workload import PS, Workload
+from wirecap.sim.workload import LATEST_PS, PS, Workload
 
 RING = 1024
 """Descriptors of a receive ring [recalled, WireCAP, IMC 2014]."""
@@ -47,6 +47,14 @@ def check_ring(ring: int) -> None:
     if not RING_RANGE[0] <= ring <= RING_RANGE[1]:
         raise UsageError(
             f"a ring of {ring} descriptors", f"it has {RING_RANGE[0]} to {RING_RANGE[1]}, the paper's 1024"
+        )
+
+
+def check_time(load: Load, waiting: int) -> None:
+    """UsageError where handling ``waiting`` packets would take longer than the simulated clock can tell."""
+    if waiting * float(load.costs.max()) > LATEST_PS:
+        raise UsageError(
+            f"a handler of {load.rate_pps:g} packets a second", "what waits in the pool would take it more than 26 days"
         )
 
 

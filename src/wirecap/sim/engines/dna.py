@@ -10,7 +10,7 @@ import numpy as np
 
 from wirecap.kernels import sim_ring as k
 from wirecap.kernels.sim_arrivals import Arrivals
-from wirecap.sim.engines.base import RING, check_ring, queue_by_queue
+from wirecap.sim.engines.base import RING, check_ring, check_time, queue_by_queue
 from wirecap.sim.load import Load
 from wirecap.sim.result import QueueResult, Result
 from wirecap.sim.workload import PS, Workload
@@ -31,6 +31,8 @@ class Dna:
         check_ring(self.ring)
 
     def simulate(self, workload: Workload, load: Load, *, seed: int = 1, transmit_ps: int = 0) -> Result:
+        check_time(load, self.ring)
+
         def serve(arrivals: Arrivals, queue: int) -> tuple[QueueResult, int]:
             counters = np.zeros(k.COUNTER_WORDS, np.int64)
             received = k.dna(arrivals, queue, load.costs, seed, np.zeros(self.ring, np.int64), counters)

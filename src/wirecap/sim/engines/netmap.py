@@ -10,7 +10,7 @@ import numpy as np
 
 from wirecap.kernels import sim_ring as k
 from wirecap.kernels.sim_arrivals import Arrivals
-from wirecap.sim.engines.base import RING, check_ring, queue_by_queue
+from wirecap.sim.engines.base import RING, check_ring, check_time, queue_by_queue
 from wirecap.sim.engines.dna import ring_result
 from wirecap.sim.load import Load
 from wirecap.sim.result import QueueResult, Result
@@ -37,6 +37,8 @@ class Netmap:
         check_ring(self.ring)
 
     def simulate(self, workload: Workload, load: Load, *, seed: int = 1, transmit_ps: int = 0) -> Result:
+        check_time(load, self.ring)
+
         def serve(arrivals: Arrivals, queue: int) -> tuple[QueueResult, int]:
             counters = np.zeros(k.COUNTER_WORDS, np.int64)
             received = k.netmap(arrivals, queue, load.costs, seed, self.ring - 1, self.sync_ps, counters)

@@ -11,7 +11,7 @@ import numpy as np
 from wirecap.errors import UsageError
 from wirecap.kernels import sim_pf_ring as k
 from wirecap.kernels.sim_arrivals import Arrivals
-from wirecap.sim.engines.base import RING, check_ring, queue_by_queue
+from wirecap.sim.engines.base import RING, check_ring, check_time, queue_by_queue
 from wirecap.sim.load import Load
 from wirecap.sim.result import QueueResult, Result
 from wirecap.sim.workload import PS, Workload
@@ -41,6 +41,8 @@ class PfRing:
             raise UsageError(f"{self.slots} slots, {self.kernel_ps} ps of kernel work", "both are above 0")
 
     def simulate(self, workload: Workload, load: Load, *, seed: int = 1, transmit_ps: int = 0) -> Result:
+        check_time(load, self.ring + self.slots)
+
         def serve(arrivals: Arrivals, queue: int) -> tuple[QueueResult, int]:
             state = np.zeros(k.STATE_WORDS, np.int64)
             leaves = np.zeros(self.ring, np.int64)

@@ -12,7 +12,7 @@ from wirecap.config import PoolConfig
 from wirecap.errors import UsageError
 from wirecap.kernels import sim_wirecap as k
 from wirecap.kernels.sim_arrivals import NEVER
-from wirecap.sim.engines.base import RING, check_ring
+from wirecap.sim.engines.base import RING, check_ring, check_time
 from wirecap.sim.load import Load
 from wirecap.sim.result import QueueResult, Result
 from wirecap.sim.workload import PS, Workload
@@ -22,6 +22,7 @@ CAPTURE_PS = 1_000_000
 takes 17 us to fill at 14.88 Mp/s, so that the value does not matter [derived]."""
 TIMEOUT_PS = 1_000_000_000
 """When a partial chunk is handed over, if the capture queue is empty: 1 ms, as the live engine's default."""
+AWAY_MOST = 10_000
 SLICE = 2_000_000
 """Events after which Python sees signals."""
 
@@ -58,6 +59,11 @@ class WireCap:
             )
         if self.timeout_ps < 1:
             raise UsageError("a timeout of 0", "a partial chunk waits for some time: 1ms")
+        if self.away_percent > AWAY_MOST:
+            raise UsageError(f"away_percent is {self.away_percent}", f"it is {AWAY_MOST} at the most")
+        members = [queue for group in self.groups for queue in group]
+        if len(members) != len(set(members)):
+            raise UsageError("a queue is in two buddy groups", "write it as groups=0-2+3-5")
 
     @property
     def label(self) -> str:
@@ -65,6 +71,7 @@ class WireCap:
         return f"WireCAP-A-({pool},{self.T}%)" if self.advanced else f"WireCAP-B-({pool})"
 
     def simulate(self, workload: Workload, load: Load, *, seed: int = 1, transmit_ps: int = 0) -> Result:
+        check_time(load, min(self.M * self.R * len(workload.queues), workload.packets))
         world = self._world(workload, load, seed, transmit_ps)
         k.begin(world)
         while k.run(world, SLICE) == SLICE:
@@ -102,6 +109,8 @@ class WireCap:
         chunks[:, k.LINK] = np.arange(1, queues * self.R + 1)
         chunks[self.R - 1 :: self.R, k.LINK] = k.NONE
         members = np.zeros((queues, queues), np.int64)
+        if any(queue >= queues for group in self.groups for queue in group):
+            raise UsageError(f"a buddy group has a queue beyond the {queues} that there are", "they begin with 0")
         for group in self.groups or (tuple(range(queues)),):
             for queue in group:
                 words[queue, k.BUDDIES] = len(group)

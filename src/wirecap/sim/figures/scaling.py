@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from wirecap.config import PoolConfig
+from wirecap.kernels import jit
 from wirecap.sim import bus, load, workload
 from wirecap.sim.engines import Dna, Engine, WireCap
 from wirecap.sim.figures.base import Claim, Figure, Point, Progress, Series, listed
-from wirecap.sim.simulate import simulate
 from wirecap.sim.workload import wire_rate_pps
 
 PACKETS = 2_000_000
@@ -16,31 +15,24 @@ PACKETS = 2_000_000
 QUEUES = (1, 2, 3, 4, 5, 6)
 FRAMES = (64, 100)
 LINK_BPS = 10e9
-ENGINES: tuple[Dna | WireCap, ...] = (Dna(), WireCap(256, 100, 60, True), WireCap(256, 500, 60, True))
+ENGINES: tuple[Engine, ...] = (Dna(), WireCap(256, 100, 60, True), WireCap(256, 500, 60, True))
 
 
-def point(engine: Engine, pool: PoolConfig | None, frame_bytes: int, queues: int, tell: Progress) -> Point:
+def point(engine: Engine, frame_bytes: int, queues: int, tell: Progress) -> Point:
     """Both NICs with so many queues each: what the bus left, through the engine."""
-    rate_pps = wire_rate_pps(LINK_BPS, frame_bytes)
-    model = bus.Bus()
-    cost = 1 + (model.extra(pool, queues) if pool else 0)
-    offered = [workload.burst(PACKETS, rate_pps, workload.even(queues)) for _ in range(2)]
-    left, lost = bus.share(offered, model.budget_pps, cost)
-    results = [simulate(engine, nic, load.filters(0), transmit_ps=TRANSMIT_PS[frame_bytes], tell=tell) for nic in left]
-    saturated = sum(map(sum, lost))
-    dropped = saturated + sum(result.total("dropped") for result in results)
-    received = 2 * PACKETS
-    drops: dict[str, int] = {"bus_saturated": saturated}
-    for result in results:
-        for name, count in result.drops().items():
-            drops[name] = drops.get(name, 0) + count
-    packets = {"received": received, "delivered": received - dropped, "dropped": dropped, "drops": drops,
-               "forwarded": sum(result.total("forwarded") for result in results),
-               "offloaded": sum(result.total("offloaded") for result in results)}  # fmt: skip
-    return Point(queues, dropped / received, {"label": engine.label, "bus_cost": cost, "packets": packets})
+    jit.prepare(engine.kernels, tell)
+    offered = workload.burst(PACKETS, wire_rate_pps(LINK_BPS, frame_bytes), workload.even(queues))
+    transmit_ps = TRANSMIT_PS[frame_bytes]
+    result = bus.simulate(engine, offered, load.filters(0), nics=2, bus=bus.Bus(), transmit_ps=transmit_ps)
+    return Point(queues, result.drop_rate, result.as_dict())
 
 
 TRANSMIT_PS: Mapping[int, int] = {frame: workload.interval_ps(wire_rate_pps(LINK_BPS, frame)) for frame in FRAMES}
+
+
+def label(engine: Engine, frame_bytes: int) -> str:
+    """A series' name."""
+    return f"{engine.label}@{frame_bytes}B"
 
 
 def figure_14(tell: Progress) -> Figure:
@@ -48,11 +40,10 @@ def figure_14(tell: Progress) -> Figure:
     series = []
     for frame in FRAMES:
         for engine in ENGINES:
-            pool = PoolConfig(engine.M, engine.R) if isinstance(engine, WireCap) else None
-            points = [point(engine, pool, frame, queues, tell) for queues in QUEUES]
-            series.append(Series(f"{engine.label}@{frame}B", points))
+            points = [point(engine, frame, queues, tell) for queues in QUEUES]
+            series.append(Series(label(engine, frame), points))
     by = {one.label: one for one in series}
-    dna, small, large = (by[f"{engine.label}@64B"] for engine in ENGINES)
+    dna, small, large = (by[label(engine, 64)] for engine in ENGINES)
     calm = max(one.highest for one in series if one.label.endswith("@100B"))
     apart = [small.at(queues) - dna.at(queues) for queues in QUEUES]
     steps = [large.at(queues) - small.at(queues) for queues in QUEUES]

@@ -62,6 +62,33 @@ def test_expected_loss_of_given_pools(demand, M, R):
     assert simulated == pytest.approx(found.burst_loss * demand.burst_packets, abs=3 * M + demand.queues)
 
 
+@given(st.integers(1, 8), st.floats(0, 1), st.floats(0.2, 4), st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_loss_in_the_long_run(queues, uneven, load_of_all, advanced):
+    """What is lost of traffic that lasts is the simulated loss, within one percentage point: 200 times what the pools
+    hold comes, so that what they hold counts for half a point at the most."""
+    worst = 1 / queues + uneven * (1 - 1 / queues)
+    handler = 50_000.0
+    mean = load_of_all * queues * handler
+    found = plan(Demand(1e10, 64, queues, worst, 1000, handler, burst_pps=mean, mean_pps=mean), advanced=advanced)
+    lasting = replace(found.demand, burst_packets=200 * queues * found.M * found.R)
+    assert check(replace(found, demand=lasting)).drop_rate == pytest.approx(found.mean_loss, abs=0.01)
+
+
+@pytest.mark.parametrize("queues", [2, 6, 16, 64])
+def test_buddies_need_chunks(queues):
+    """All traffic on one of n queues, as much as all handlers do: the planned R keeps every buddy busy; a quarter of it
+    does not, and loses what its note and its reckoned loss say, within what one handler does."""
+    mean = 0.99 * queues * 50_000
+    demand = Demand(4e11, 64, queues, 1.0, 1000, 50_000, burst_pps=mean, mean_pps=mean)
+    for R in (None, plan(demand, advanced=True).R // 4):
+        found = plan(demand, advanced=True, M=64, R=R)
+        lasting = replace(found.demand, burst_packets=200 * 64 * found.R)
+        lost = check(replace(found, demand=lasting)).drop_rate
+        assert lost == pytest.approx(found.mean_loss, abs=0.01 if R is None else 1 / queues)
+        assert (lost > 0.01) == any("all its buddies busy" in note for note in found.notes)
+
+
 def test_a_capture_thread_that_cannot_follow():
     """400 Gbit/s of short frames on one queue: the plan says that chunks of 64 come too fast, and so does the loss."""
     demand = Demand(4e11, 64, 1, 1, 100_000, 1e8)
@@ -97,6 +124,9 @@ def test_from_summary(tmp_path):
     file = tmp_path / "summary.json"
     file.write_text(json.dumps(summary))
     assert measured.read(str(file)) == measured.Measured(2, 0.9, 500.0, 64, 250.0)
+    summary["mode"] = "advanced"  # then the other queue's handler did a part of it
+    file.write_text(json.dumps(summary))
+    assert measured.read(str(file)).handler_pps == 150.0
     summary["per_queue"][0]["drops"] = {}
     file.write_text(json.dumps(summary))
     assert measured.read(str(file)).handler_pps is None

@@ -64,7 +64,8 @@ def command(
 
     known = {name: value for name, value in given.items() if value is not None}
     if summary:
-        known = {**_measured(summary, known), **known}
+        seen = _measured(summary, known)
+        known = {**seen, **known}
     if "handler_pps" not in known:
         raise UsageError("how fast is the handler?", "give --handler-rate 38844, or --from-summary FILE")
     queues = known.setdefault("queues", 1)
@@ -74,6 +75,8 @@ def command(
     found = plan(Demand(**known, drops_critical=not drops_ok), advanced=advanced, M=M, R=R)
     simulated = check(found)
     if json_file != "-":
+        if summary:
+            click.echo(f"{summary}: {_seen(seen)}")
         _show(found, simulated)
     if json_file:
         write_json(json_file, _as_dict(found, simulated))
@@ -89,6 +92,15 @@ def _measured(path: str, known: dict[str, Any]) -> dict[str, Any]:
     found = {"queues": seen.queues, "worst_share": seen.worst_share, "mean_pps": seen.mean_pps,
              "frame_bytes": seen.frame_bytes}  # fmt: skip
     return found if seen.handler_pps is None else {**found, "handler_pps": seen.handler_pps}
+
+
+def _seen(seen: dict[str, Any]) -> str:
+    rate = seen.get("handler_pps")
+    handler = f", a handler at least {units.format_packet_rate(rate)}" if rate else ""
+    return (
+        f"{seen['queues']} queues, {units.format_packet_rate(seen['mean_pps'])} of {seen['frame_bytes']} bytes,"
+        f" the worst queue {100 * seen['worst_share']:.3g} %{handler}"
+    )
 
 
 def _as_dict(found: Any, simulated: Any) -> dict[str, Any]:

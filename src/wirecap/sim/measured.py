@@ -9,6 +9,9 @@ from typing import Any
 
 from wirecap.errors import UsageError
 
+OVERLOADED = {"pool_exhausted", "ring_full"}
+"""Drops that say that a handler was too slow, not something else (docs/drops.md)."""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -19,7 +22,7 @@ class Measured:
     mean_pps: float
     frame_bytes: int
     handler_pps: float | None
-    """What one handler did while its queue was overloaded; None where no queue dropped for a full pool."""
+    """What one handler did at the least; None where no queue was overloaded."""
 
 
 def read(path: str) -> Measured:
@@ -41,12 +44,25 @@ def _of(summary: dict[str, Any]) -> Measured:
     rows = summary["per_queue"]
     total, duration_s = summary["packets"]["received"], summary["duration_s"]
     busiest = max(row["received"] for row in rows)
-    overloaded = [row["delivered"] / duration_s for row in rows if row.get("drops", {}).get("pool_exhausted")]
     octets = summary.get("bytes", {}).get("received", 0)
     return Measured(
         queues=len(rows),
         worst_share=busiest / total,
         mean_pps=total / duration_s,
         frame_bytes=max(64, round(octets / total) + 4),
-        handler_pps=max(overloaded) if overloaded else None,
+        handler_pps=handler_pps(summary, duration_s),
     )
+
+
+def handler_pps(summary: dict[str, Any], duration_s: float) -> float | None:
+    """What a handler thread did a second while its queue was overloaded; None where no queue was.
+
+    At the least: it may have had nothing to do for a part of ``duration_s``.  In advanced mode all threads work for
+    an overloaded queue, so that what they did is shared out among them.
+    """
+    rows = summary["per_queue"]
+    overloaded = [row["delivered"] for row in rows if OVERLOADED & row.get("drops", {}).keys()]
+    if not overloaded or not duration_s:
+        return None
+    done = sum(row["delivered"] for row in rows) / len(rows) if summary.get("mode") == "advanced" else max(overloaded)
+    return float(done / duration_s)

@@ -117,13 +117,13 @@ def plan(demand: Demand, *, advanced: bool | None = None, M: int | None = None, 
         advanced = demand.queues > 1 and overloaded
     T = T_CRITICAL if demand.drops_critical else T_OTHERWISE
     M = M or _chunk(demand)
-    R = R or _chunks(demand, M)
+    R = R or max(_chunks(demand, M), _spread(demand.queues, T) if advanced else 0)
     pool = PoolConfig(M, R, demand.cell_bytes)
     survived = survived_packets(demand, M, R)
     lost = max(0.0, demand.worst_share * _lost_of(demand, M * R))
     return Plan(
-        demand, advanced, M, R, T, pool.bytes(demand.queues), survived, lost, _mean_loss(demand, advanced),
-        survived >= demand.burst_packets, _notes(demand, advanced, pool),
+        demand, advanced, M, R, T, pool.bytes(demand.queues), survived, lost, _mean_loss(demand, advanced, R, T),
+        survived >= demand.burst_packets, _notes(demand, advanced, pool, T),
     )  # fmt: skip
 
 
@@ -175,13 +175,28 @@ def _chunks(demand: Demand, M: int) -> int:
     return R
 
 
-def _mean_loss(demand: Demand, advanced: bool) -> float:
-    """Long-run loss: what exceeds one handler on the worst queue, or in advanced mode all handlers together."""
+def _spread(queues: int, T: int) -> int:
+    """Chunks of a queue, in tens, with which it keeps all its buddies busy.
+
+    T percent of R wait in its own capture queue before the first one is handed over, and a buddy takes two, one at
+    work and one waiting, before the next buddy gets one: of equally short capture queues the first is chosen.
+    """
+    return -(-(2 * (queues - 1) + UNSURE_CHUNKS) * 100 // (100 - T) // 10) * 10
+
+
+def _helpers(queues: int, R: int, T: int) -> float:
+    """How many buddies one queue keeps busy with R chunks: one is at work, one is being filled, T percent wait."""
+    return max(0.0, min(queues - 1, (R - R * T // 100 - 2) / 2))
+
+
+def _mean_loss(demand: Demand, advanced: bool, R: int, T: int) -> float:
+    """Long-run loss: what exceeds one handler on the worst queue, or in advanced mode all handlers that help it."""
     if not demand.mean_pps:
         return 0.0
-    if advanced:
-        return max(0.0, 1 - demand.queues * demand.handler_pps / demand.mean_pps)
     worst = demand.mean_pps * demand.worst_share
+    if advanced:
+        helped = worst - demand.handler_pps * (1 + _helpers(demand.queues, R, T))
+        return max(0.0, 1 - demand.queues * demand.handler_pps / demand.mean_pps, helped / demand.mean_pps)
     others = (demand.mean_pps - worst) / max(1, demand.queues - 1)
     lost = max(0.0, worst - demand.handler_pps) + (demand.queues - 1) * max(0.0, others - demand.handler_pps)
     return lost / demand.mean_pps
@@ -192,13 +207,15 @@ def hands_over(demand: Demand, M: int) -> bool:
     return demand.rate_pps * demand.worst_share * CAPTURE_PS / PS <= M
 
 
-def _notes(demand: Demand, advanced: bool, pool: PoolConfig) -> tuple[str, ...]:
+def _notes(demand: Demand, advanced: bool, pool: PoolConfig, T: int) -> tuple[str, ...]:
     """The trade-offs that the paper discusses, as they come up here."""
     notes = []
     if advanced:
         notes.append("offloading costs core affinity: a lower T drops less, a higher T keeps flows on their core")
     elif demand.mean_pps * demand.worst_share > demand.handler_pps:
         notes.append("no pool helps against lasting overload of one queue: --mode advanced lets idle queues help")
+    if advanced and _helpers(demand.queues, pool.R, T) < demand.queues - 1:
+        notes.append(f"with {pool.R} chunks a queue cannot keep all its buddies busy: -R {_spread(demand.queues, T)}")
     if demand.mean_pps > demand.queues * demand.handler_pps:
         notes.append("all handlers together are slower than the mean traffic: more queues or a faster handler")
     if pool.bytes(demand.queues) > 2 << 30:

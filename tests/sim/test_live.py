@@ -9,11 +9,12 @@ import pytest
 
 from wirecap.cli.main import run
 from wirecap.errors import WirecapError
+from wirecap.kernels.jit import PURE
 from wirecap.lab import testbed
 from wirecap.linux import netns
 from wirecap.sim import live, workload
 from wirecap.sim.engines import Dna, Netmap, PfRing, WireCap
-from wirecap.sim.figures import base
+from wirecap.sim.figures import TABLE, base, scaling
 from wirecap.sim.figures import live as figures_live
 from wirecap.sim.live_traffic import Sent, WorkloadPlan
 
@@ -50,6 +51,44 @@ def test_each_engine_has_a_live_one():
     assert live.options(Dna(512)) == "--engine direct --ring 512".split()
     assert live.options(Netmap()) == "--engine direct --ring 1024".split()
     assert live.options(PfRing())[:2] == ["--engine", "packet"]
+
+
+def test_each_engine_has_one_that_forwards():
+    """Forwarding, the same; only PF_RING's ring and slots are a pool of as many cells: AF_PACKET does not forward."""
+    for engine in (WireCap(64, 400, 70, True), Dna(512)):
+        assert live.options(engine, forward=True) == live.options(engine)
+    found = live.options(PfRing(1024, 4096), forward=True)
+    assert found == "--engine xdp --mode basic -M 64 -R 80".split()
+
+
+@pytest.mark.parametrize("number", TABLE)
+def test_every_figure_has_a_live_form(number):
+    """What is measured for a figure are its simulated curves, by the same labels, the closed form aside."""
+    if PURE:
+        pytest.skip("figures are simulated by compiled kernels")
+    simulated = TABLE[number](lambda name: None)
+    labels = {series.label for series in simulated.series if series.kind == base.SIMULATED}
+    assert {one.label for one in figures_live.experiments(number)} == labels
+
+
+@pytest.mark.live
+@pytest.mark.skipif(PURE, reason="packets in real time take compiled kernels")
+def test_two_nics_both_directions(monkeypatch, tmp_path, capsys):
+    """Figure 14 with two queues per NIC: what was sent into both directions arrives at the far ends or has a name; how
+    fast this machine was is said, and no point is judged by a simulation of another machine's bus."""
+    monkeypatch.setattr(figures_live, "SCALING_PACKETS", 20_000)
+    monkeypatch.setattr(scaling, "FRAMES", (100,))
+    figure = base.Figure(14, "t", "queues", [], {}, [])
+    figures_live.measure(figure, lambda line: None, ["xdp"], [2.0])
+    assert [series.label for series in figure.series] == [scaling.label(one, 100) for one in scaling.ENGINES[1:]]
+    for series in figure.series:
+        facts = series.points[0].facts
+        assert facts["sent"] == facts["packets"]["received"] == 40_000
+        assert facts["arrived"] == facts["packets"]["forwarded"] == 40_000 - facts["packets"]["dropped"]
+        assert {row["interface"][-1] for row in facts["per_queue"] if row["received"]} == {"0", "1"}
+        assert all(row["received"] == 10_000 for row in facts["per_queue"])
+    assert figure.differences == []
+    assert any("speed that this machine reaches" in note for note in figure.notes)
 
 
 def _figure(number: int) -> base.Figure:
@@ -103,7 +142,8 @@ def test_slow_handlers_explain_a_difference(monkeypatch):
     class Busy(_Bench):
         def trial(self, arguments, send, **_):
             packets = {"delivered": 3_000_000, "drops": {"pool_exhausted": 2_920_000}}
-            return live.Trial(Sent(5_920_000, 32.0), {"packets": packets, "per_queue": [row] * 4}, 32.0)
+            summary = {"mode": "advanced", "packets": packets, "per_queue": [row] * 4}
+            return live.Trial(Sent(5_920_000, 32.0), summary, 32.0)
 
     monkeypatch.setattr(figures_live, "Bench", lambda: Busy(0))
     figure = _figure(12)
@@ -127,7 +167,7 @@ def test_the_plan_sends_every_packet_in_order():
 def test_a_command_that_fails_leaves_nothing(monkeypatch):
     """When the measured command is refused, the testbed goes and the reason is one line."""
     with live.Bench() as bench, pytest.raises(live.RefusedError, match="M is 0"):
-        bench.trial(["-M", "0"], lambda interface: Sent(0, 0), queues=1, forward=False, gro=False)
+        bench.trial(["-M", "0"], lambda ends: Sent(0, 0), queues=1)
     assert not testbed.status(bench.name).namespace
 
 

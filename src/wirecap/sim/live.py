@@ -9,15 +9,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wirecap.errors import WirecapError
 from wirecap.lab import testbed
+from wirecap.lab.far_end import FarEnd
 from wirecap.lab.process import Child
-from wirecap.sim.engines import Dna, Engine, Netmap, PfRing, WireCap
+from wirecap.sim.engines import Engine, PfRing, WireCap
+from wirecap.sim.engines.base import RING
 from wirecap.sim.live_traffic import Sent
 
 READY = r"^wirecap: (capturing|forwarding)"
@@ -31,9 +33,11 @@ class RefusedError(WirecapError):
     """An engine that this host, or this version, does not run."""
 
 
-def live_engine(engine: Engine) -> str:
-    """This project's engine that stands for a simulated one."""
-    return {WireCap.name: "xdp", PfRing.name: "packet"}.get(engine.name, "direct")
+def live_engine(engine: Engine, forward: bool = False) -> str:
+    """This project's engine that stands for a simulated one; forwarding is AF_XDP, also where PF_RING is meant."""
+    if isinstance(engine, PfRing):
+        return "xdp" if forward else "packet"
+    return "xdp" if isinstance(engine, WireCap) else "direct"
 
 
 def as_live(engine: Engine) -> Engine:
@@ -41,16 +45,17 @@ def as_live(engine: Engine) -> Engine:
     return PfRing(engine.ring, engine.slots, kernel_ps=1) if isinstance(engine, PfRing) else engine
 
 
-def options(engine: Engine) -> list[str]:
-    """The options of ``wirecap capture`` that make the live engine what the simulated one is."""
-    chosen = ["--engine", live_engine(engine)]
+def options(engine: Engine, forward: bool = False) -> list[str]:
+    """The options of ``wirecap capture`` or ``forward`` that make the live engine what the simulated one is."""
+    chosen = ["--engine", live_engine(engine, forward)]
     if isinstance(engine, WireCap):
         mode = ["--mode", "advanced", "-T", str(engine.T)] if engine.advanced else ["--mode", "basic"]
         return [*chosen, *mode, "-M", str(engine.M), "-R", str(engine.R)]
     if isinstance(engine, PfRing):
+        if forward:  # a pool that is no larger than its ring and slots
+            return [*chosen, "--mode", "basic", "-M", "64", "-R", str((engine.ring + engine.slots) // 64)]
         return [*chosen, "--fanout", "qm", "-M", "64", "-R", str(max(8, round(engine.slots / SLOTS_OF_CHUNK)))]
-    ring = engine.ring if isinstance(engine, Dna | Netmap) else 1024
-    return [*chosen, "--ring", str(ring)]
+    return [*chosen, "--ring", str(getattr(engine, "ring", RING))]
 
 
 @dataclass(frozen=True)
@@ -61,13 +66,14 @@ class Trial:
     summary: dict[str, Any]
     duration_s: float = 0.0
     """From before the first packet until all were handled."""
+    arrived: int | None = None
+    """Where packets were forwarded: how many came to the other end of the wire."""
 
     @property
     def lost(self) -> float:
-        """The share of the sent packets that was not delivered (forwarded, where packets are)."""
-        packets = self.summary["packets"]
-        arrived = packets["forwarded"] if self.summary.get("forwards") else packets["delivered"]
-        return 1 - arrived / self.sent.packets if self.sent.packets else 0.0
+        """The share of the sent packets that was not delivered (did not arrive, where packets were forwarded)."""
+        kept = self.summary["packets"]["delivered"] if self.arrived is None else self.arrived
+        return 1 - kept / self.sent.packets if self.sent.packets else 0.0
 
 
 class Bench:
@@ -78,27 +84,30 @@ class Bench:
         testbed.remove_orphans("wf")
 
     def trial(
-        self, arguments: Sequence[str], send: Callable[[str], Sent], *, queues: int, forward: bool, gro: bool
-    ) -> Trial:
+        self, arguments: Sequence[str], send: Callable[[list[str]], Sent], *, queues: int, forward: bool = False,
+        both: bool = False, gro: bool = False,
+    ) -> Trial:  # fmt: skip
         """Make the NICs, start the command, send, stop it when all is handled.
 
-        send: gets the name of the sending interface.  gro: what AF_PACKET needs to see redirected frames.
+        send: gets the names of the sending interfaces.  both: forward in both directions.  gro: what AF_PACKET needs
+        to see redirected frames.
         """
-        testbed.up(self.name, queues=queues, nics=2 if forward else 1, gro=gro)
-        inside = ["forward", f"{self.name}0", f"{self.name}1"] if forward else ["capture", "-i", f"{self.name}0"]
-        with _file() as summary:
-            command = [sys.executable, "-m", "wirecap", *inside, "--netns", self.name, *arguments]
-            with Child([*command, "--summary-json", str(summary)]) as child:
-                self._wait(child)
-                begin = time.monotonic()
-                sent = send(f"{self.name}0p")
-                ended = child.end(signal.SIGINT, END_S)
-                duration_s = time.monotonic() - begin
+        bed = testbed.up(self.name, queues=queues, nics=2 if forward else 1, gro=gro)
+        inside = ["forward", *(nic.inside for nic in bed.nics)] if forward else ["capture", "-i", bed.nics[0].inside]
+        with _file() as summary, ExitStack() as stack:
+            command = [sys.executable, "-m", "wirecap", *inside, "--netns", bed.name, *(["--both"] if both else [])]
+            child = stack.enter_context(Child([*command, *arguments, "--summary-json", str(summary)]))
+            self._wait(child)
+            ends = (bed.nics if both else bed.nics[1:]) if forward else []
+            counters = [stack.enter_context(FarEnd(nic.outside)) for nic in ends]
+            begin = time.monotonic()
+            sent = send([nic.outside for nic in bed.nics])
+            ended = child.end(signal.SIGINT, END_S)
+            duration_s = time.monotonic() - begin
             if ended.status:
                 raise WirecapError(f"{inside[0]} ended with status {ended.status}: {_last(ended.output)}")
-            found = json.loads(summary.read_text())
-        found["forwards"] = forward
-        return Trial(sent, found, duration_s)
+            arrived = sum(counter.packets for counter in counters) if forward else None
+            return Trial(sent, json.loads(summary.read_text()), duration_s, arrived)
 
     @staticmethod
     def _wait(child: Child) -> None:

@@ -93,8 +93,8 @@ class CaptureConfig:
     time_stamps: str = "host"
     """'host': the kernel's, for each packet; 'host_lowprec': the capture thread's, one for all it finds at once;
     'adapter_unsynced': the NIC's own clock."""
-    fanout: str = "hash"
-    """How the packet engine shares an interface's packets out among its queues."""
+    fanout: str | None = None
+    """How the packet engine shares an interface's packets out among its queues; None: by hash."""
     direction: str | None = None
     """'in', 'out', 'inout'; None: both where the engine sees both."""
     netns: str | None = None
@@ -116,7 +116,7 @@ class CaptureConfig:
         _one_of("engine", self.engine, ENGINES)
         _one_of("mode", self.mode, MODES)
         _one_of("XDP mode", self.xdp_mode, XDP_MODES)
-        _one_of("kind of fanout", self.fanout, FANOUTS)
+        _one_of("kind of fanout", self.fanout or "hash", FANOUTS)
         _one_of("direction", self.direction or "in", DIRECTIONS)
         self._check_engine()
         self._check_kernel_filter()
@@ -131,8 +131,12 @@ class CaptureConfig:
         self._check_buddies()
 
     def _check_engine(self) -> None:
+        if self.engine == "packet" and self.xdp_mode != "auto":
+            raise UsageError("the packet engine runs no XDP program", "leave --xdp-mode out, or take --engine xdp")
         if self.engine not in ("xdp", "direct"):
             return
+        if self.fanout:
+            raise UsageError("AF_XDP's queues are the NIC's: nothing fans out", "take --engine packet, or no --fanout")
         if self.engine == "direct":
             self._make_direct()
         if self.engine == "direct" and self.mode == "advanced":

@@ -12,6 +12,9 @@ from wirecap.errors import UsageError
 MAX_QUEUE = 4_095
 """Linux counts at most 4,096 receive queues (MAX_RX_QUEUES of tun, the largest of the drivers)."""
 
+ANY = "any"
+"""All interfaces, as tcpdump has it."""
+
 _MAX_NAME = 15
 """IFNAMSIZ - 1 (linux/if.h)."""
 

@@ -106,6 +106,7 @@ def test_engine_options(engine):
 def test_buffer_size_sets_R(engine):
     """-B 50MiB at M=256 is R=100."""
     assert asked(engine, "-i", "eth1", "-B", "50MiB")[0].pool == PoolConfig(256, 100)
+    assert asked(engine, "-i", "eth1", "-B", "51200")[0].pool == PoolConfig(256, 100)  # tcpdump's KiB
 
 
 @pytest.mark.parametrize(
@@ -145,9 +146,12 @@ def test_filter_from_file(engine, tmp_path):
         ("-i eth1 -A", "tcpdump -r"),
         ("-i eth1 -tttt", "tcpdump -r"),
         ("-i eth1 -Z nobody -w x", "CAP_NET_RAW"),
-        ("-i eth1 -B 4096", "-B 4096MiB"),
         ("-i eth1 -B 64MiB -R 100", "-R and -B"),
-        ("-i eth1 -B 1KiB", "two chunks"),
+        ("-i eth1 -B 64", "64 KiB is less than two chunks"),
+        ("-i eth1 --engine xdp --fanout cpu", "--engine packet"),
+        ("-i eth1 --engine packet --xdp-mode native", "no XDP program"),
+        ("-L", "-i INTERFACE"),
+        ("-d -y EN10 tcp", "LINUX_SLL2"),
         ("-i eth1 --engine xdp -Q out", "incoming"),
         ("-i eth1 -r a.pcap", "both"),
         ("-i eth1 -C 10", "-w FILE"),
@@ -200,6 +204,33 @@ def test_failed_run_still_tells_its_counters(engine, tmp_path):
     assert done.exception is engine.failure
     assert "10 packets captured" in done.stderr
     assert json.loads((tmp_path / "s.json").read_text()) == SUMMARY
+
+
+def test_what_interfaces_have(capsys):
+    """-L and -J tell of each interface what -y and -j take there; -i takes the numbers of -D."""
+    assert main.run(["capture", "-L", "-i", "1", "-i", "any"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "Data link types for lo (use option -y to set):",
+        "  EN10MB (Ethernet)",
+        "Data link types for any (use option -y to set):",
+        "  LINUX_SLL2 (Linux cooked v2)",
+    ]
+    assert main.run(["capture", "-J", "-i", "lo"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["host", "host_lowprec"]
+
+
+def test_another_link_type_is_refused(engine):
+    """-y wants the link type that the interface has: EN10MB passes on lo, a cooked one does not."""
+    assert asked(engine, "-i", "lo", "-y", "en10mb")[0].sources == (QueueSpec("lo"),)
+    error = run("-i", "lo", "-y", "LINUX_SLL2").exception
+    assert isinstance(error, UsageError)
+    assert "lo has EN10MB" in str(error)
+
+
+def test_a_filters_program_for_a_link_type(capsys):
+    """-y makes -d print the program for that link type: behind a cooked header IPv4's protocol is 20 + 9 bytes in."""
+    assert main.run(["capture", "-d", "-y", "LINUX_SLL2", "ip proto 6"]) == 0
+    assert "ldb      [29]" in capsys.readouterr().out
 
 
 def test_list_and_dump_need_no_engine(capsys):

@@ -80,6 +80,22 @@ def test_silent_queue_holds_nothing_back_for_long(now):
     assert desk.write() == (merge.CLOSED, [young])
 
 
+def test_a_clock_that_is_ahead_holds_nothing_back(now):
+    """Stamps of a NIC that runs before the host's clock (TAI: 37 s) are written in order, without waiting for it."""
+    desk = Desk()
+    desk.pool.control[k.FOREIGN_CLOCK] = 1
+    young = now + 37 * SECOND
+    desk.arrive(0, young)
+    desk.capture(0)
+    assert desk.write() == (merge.IDLE, [young])
+    desk.arrive(0, young + 3)
+    desk.arrive(1, young + 2, young + 4)
+    desk.capture(0)
+    assert desk.write() == (merge.IDLE, [])  # the other queue has something on its way
+    desk.capture(1)
+    assert desk.write() == (merge.IDLE, [young + 2, young + 3, young + 4])
+
+
 def test_packet_on_its_way_is_waited_for(now):
     """As long as a queue's packets lie in its RX ring nothing is written, however old it is."""
     desk = Desk()

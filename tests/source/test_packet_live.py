@@ -187,6 +187,13 @@ def test_queues_are_not_the_nics(testbed):
     assert "@0-1" in refusal.value.hint
 
 
+@pytest.mark.parametrize(("config", "says"), [({"engine": "xdp"}, "'any'"), ({"engine": "packet"}, "at most 256")])
+def test_any_and_large_groups(testbed, config, says):
+    """AF_XDP has no interface 'any'; a fanout group has no more members than the kernel lets it have."""
+    with pytest.raises(UsageError, match=says):
+        LiveRig(testbed(queues=1), "any@0-299", **config)
+
+
 def test_a_nic_without_a_clock_is_refused(testbed):
     """-j adapter_unsynced takes a NIC that stamps packets; a veth cannot."""
     bed = testbed(queues=1)

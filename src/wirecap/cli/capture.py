@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 from wirecap import config
-from wirecap.cli import closing, listing, rotation
+from wirecap.cli import closing, engine_options, listing, rotation
 from wirecap.cli.parameters import COUNT, DURATION, PERCENT, SIZE, Command, Parsed, refused, section
-from wirecap.config import CaptureConfig, HandlerSpec, PoolConfig, QueueSpec, WriteConfig
+from wirecap.config import CaptureConfig, HandlerSpec, QueueSpec, WriteConfig
 from wirecap.errors import UsageError, WirecapError
 from wirecap.files.rotation import format_of
 from wirecap.observe import progress
@@ -40,32 +39,14 @@ def _snaplen(text: str) -> int:
     return parse_size(text) or config.MAX_SNAPLEN  # tcpdump's -s 0
 
 
-def parse_cpus(text: str) -> tuple[int, ...]:
-    cpus = config.parse_numbers(text, text, "0,1 or 0-3", 1 << 16)
-    allowed = os.sched_getaffinity(0)
-    for cpu in cpus:
-        if cpu not in allowed:
-            raise UsageError(f"CPU {cpu} is not to be had here", f"choose among {', '.join(map(str, sorted(allowed)))}")
-    return cpus
-
-
-def parse_buddies(text: str) -> tuple[QueueSpec, ...]:
-    return tuple(QueueSpec.parse(part) for part in text.split("+"))
-
-
-def parse_buffer(text: str) -> int:
-    if text.strip().isdecimal():
-        raise UsageError(f"-B {text}: tcpdump counts it in KiB, dumpcap in MiB", f"write the unit, as -B {text}MiB")
-    return parse_size(text)
-
-
 INTERFACE = Parsed("INTERFACE", QueueSpec.parse)
 HANDLER = Parsed("NAME[:KEY=VALUE,...]", HandlerSpec.parse)
 PRINTS = "it formats printed packets, and wirecap prints none"
 
 
 @click.command(cls=Command, help=HELP)
-@source("-i", "--interface", "sources", multiple=True, type=INTERFACE, help="eth1, eth1@0-3, eth1@0,2; repeatable.")
+@source("-i", "--interface", "sources", multiple=True, type=INTERFACE,
+        help="eth1, eth1@0-3, eth1@0,2, any, or a number of -D; repeatable.")  # fmt: skip
 @source("-r", "read_file", metavar="FILE", help="Read a pcap or pcapng file, .gz and .zst too.")
 @source("-f", "filter_text", metavar="FILTER", help="The filter, as dumpcap takes it.")
 @source("-F", "filter_file", metavar="FILE", help="Read the filter from a file.")
@@ -80,6 +61,7 @@ PRINTS = "it formats printed packets, and wirecap prints none"
 @source("-j", "--time-stamp-type", "time_stamps", type=click.Choice(config.TIME_STAMPS), default="host",
         show_default=True, help="host: the kernel's; host_lowprec: cheaper, one for many packets; adapter_unsynced: the"
         " NIC's own.")  # fmt: skip
+@source("-y", "--linktype", "link_type", metavar="NAME", help="Refuse interfaces with another link type.")
 @source("--netns", metavar="NAME", help="Network namespace of the interfaces.")
 @source("--take-over", is_flag=True, help="Take an interface that the host uses: the host loses its packets.")
 @target("-w", "write_path", metavar="FILE", help="Write packets; - is stdout, .pcap makes pcap, .zst compresses.")
@@ -104,20 +86,21 @@ PRINTS = "it formats printed packets, and wirecap prints none"
 @engine("-M", "M", type=COUNT, default=256, show_default=True, help="Packets of a chunk.")
 @engine("-R", "R", type=COUNT, help="Chunks of a queue.  [default: 100]")
 @engine("-T", "T", type=PERCENT, default=60, show_default=True, help="Queue length that calls for a buddy, % of R.")
-@engine("--buddies", multiple=True, metavar="eth1@0-3+eth2", type=Parsed("GROUP", parse_buddies),
+@engine("--buddies", multiple=True, metavar="eth1@0-3+eth2", type=Parsed("GROUP", engine_options.parse_buddies),
         help="A buddy group; repeatable. One of all queues if not given.")  # fmt: skip
-@engine("-B", "--buffer-size", type=Parsed("SIZE", parse_buffer), help="Buffer of a queue, in place of -R: 64MiB.")
+@engine("-B", "--buffer-size", type=Parsed("SIZE", engine_options.parse_buffer),
+        help="Buffer of a queue, in place of -R: 64MiB, or a number of KiB.")  # fmt: skip
 @engine("--cell", type=SIZE, default=2048, show_default=True, help="Bytes for a packet: 2048 or 4096.")
 @engine("--ring", "ring_cells", type=COUNT,
         help="xdp: cells attached to a queue [16384]; packet: packets; direct: descriptors [1024].")  # fmt: skip
-@engine("--fanout", type=click.Choice(config.FANOUTS), default="hash", show_default=True,
-        help="How the packet engine finds a packet's queue: by flow, CPU, NIC queue, at random.")  # fmt: skip
+@engine("--fanout", type=click.Choice(config.FANOUTS),
+        help="How the packet engine finds a queue: by flow [default], CPU, NIC queue, at random.")  # fmt: skip
 @engine("--xdp-mode", type=click.Choice(config.XDP_MODES), default="auto", show_default=True, help="Where XDP runs.")
 @engine("--decisions", "decisions_file", metavar="FILE", help="Keep the last offload decisions, for a replay.")
 @engine("--kernel-filter", type=click.Choice(["drop", "host"]),
         help="Run the filter in the XDP program; what it does not want is dropped, or goes to the host.")  # fmt: skip
 @engine("--capture-threads", type=COUNT, help="One for each queue if not given.")
-@engine("--cpus", type=Parsed("LIST", parse_cpus), default=(), help="CPUs to pin threads to: 0,1.")
+@engine("--cpus", type=Parsed("LIST", engine_options.parse_cpus), default=(), help="CPUs to pin threads to: 0,1.")
 @engine("--timeout", "timeout_ns", type=DURATION, default=1_000_000, help="Wait for a full chunk.  [default: 1ms]")
 @engine("--keep-going", is_flag=True, help="Count and skip a packet on which a handler fails.")
 @output("-q", "--quiet", is_flag=True, help="No live line; the counters at the end only.")
@@ -125,27 +108,32 @@ PRINTS = "it formats printed packets, and wirecap prints none"
 @output("--summary-json", metavar="FILE", help="Write the summary as JSON; - is the standard output.")
 @output("-n", "no_names", count=True, help="Nothing: addresses are never resolved.")
 @instead("-D", "--list-interfaces", is_flag=True, help="List the interfaces and their queues.")
-@instead("-J", "--list-time-stamp-types", is_flag=True, help="List what -j takes.")
+@instead("-J", "--list-time-stamp-types", is_flag=True, help="List what -j takes, on the interfaces given.")
+@instead("-L", "--list-data-link-types", is_flag=True, help="List the link types of the interfaces given.")
 @instead("-d", "dump", count=True, help="Print the filter's classic BPF; -ddd as numbers.")
 @instead("-O", "unoptimised", is_flag=True, help="With -d: do not optimise.")
 @refused("-A", "-e", "-l", "-N", "-S", "-t", "-u", "-x", "-X", "-H", message=PRINTS, hint="tcpdump -r prints the file")
 @refused("-I", message="monitor mode is not supported", hint="capture on an Ethernet interface")
-@refused("-y=", "-L", message="the link type is Ethernet", hint="leave it out")
 @refused("-z=", message="no command is run after a file", hint="-b printname:FILE tells of each file")
 @refused(
     "-Z=", message="wirecap does not change user", hint="run it as that user with CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF"
 )
 @click.argument("words", nargs=-1, metavar="[FILTER]...")
 def command(**given: Any) -> None:
-    if given["list_time_stamp_types"]:
-        click.echo("\n".join(config.TIME_STAMPS))
-        return
     if given["list_interfaces"]:
         listing.interfaces(given["netns"])
         return
+    given["sources"] = listing.by_number(given["sources"], given["netns"])
+    given["buddies"] = tuple(listing.by_number(group, given["netns"]) for group in given["buddies"])
+    if given["list_time_stamp_types"]:
+        listing.time_stamps(given["sources"], given["netns"])
+        return
+    if given["list_data_link_types"]:
+        listing.link_types(given["sources"], given["netns"])
+        return
     expression = _expression(given)
     if given["dump"]:
-        listing.program(expression, given["dump"], given["snaplen"], not given["unoptimised"])
+        listing.program(expression, given["dump"], given["snaplen"], not given["unoptimised"], given["link_type"])
         return
     given |= {"stop": rotation.parse_autostop(given["autostop"]), "ring": rotation.parse_ring(given["ring"])}
     capture, write = _capture_config(given, expression), _write_config(given)
@@ -153,6 +141,11 @@ def command(**given: Any) -> None:
         raise UsageError("--handler write has no file", "add -w FILE")
 
     from wirecap import api  # brings in NumPy and Numba
+    from wirecap.linux import netns
+    from wirecap.source import link_types
+
+    for spec in capture.sources if given["link_type"] else ():
+        netns.call(capture.netns, link_types.check, given["link_type"], spec)
 
     display = progress.choose(given["quiet"])
     try:
@@ -209,7 +202,7 @@ def _capture_config(given: dict[str, Any], expression: str) -> CaptureConfig:
         engine=given["engine"],
         mode=given["mode"],
         xdp_mode=given["xdp_mode"],
-        pool=pool_of(given),
+        pool=engine_options.pool_of(given),
         T=given["T"],
         handlers=given["handlers"],
         filter=expression,
@@ -236,19 +229,6 @@ def _capture_config(given: dict[str, Any], expression: str) -> CaptureConfig:
 
 def _sooner(one: int | None, other: int | None) -> int | None:
     return min((limit for limit in (one, other) if limit is not None), default=None)
-
-
-def pool_of(given: dict[str, Any]) -> PoolConfig:
-    M, R, cell = given["M"], given["R"], given["cell"]
-    if given["buffer_size"] is None:
-        return PoolConfig(M, 100 if R is None else R, cell)
-    if R is not None:
-        raise UsageError("-R and -B both set the size of the pool", "leave one of them out")
-    PoolConfig(M, 2, cell)  # M and cell must be sound before they divide
-    R = given["buffer_size"] // (M * cell)
-    if R < 2:
-        raise UsageError(f"-B is less than two chunks of {M} cells of {cell} bytes", "take a larger -B or a smaller -M")
-    return PoolConfig(M, R, cell)
 
 
 def _write_config(given: dict[str, Any]) -> WriteConfig | None:

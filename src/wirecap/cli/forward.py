@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from wirecap import config, forward_config
-from wirecap.cli import capture, closing
+from wirecap.cli import capture, closing, engine_options
 from wirecap.cli.parameters import COUNT, DURATION, PERCENT, SIZE, Command, Parsed, section
 from wirecap.config import CaptureConfig, HandlerSpec, QueueSpec
 from wirecap.errors import UsageError, WirecapError
@@ -67,16 +67,17 @@ def _several(text: str) -> tuple[QueueSpec, ...]:
 @engine("-M", "M", type=COUNT, default=256, show_default=True, help="Packets of a chunk.")
 @engine("-R", "R", type=COUNT, help="Chunks of a queue.  [default: 100]")
 @engine("-T", "T", type=PERCENT, default=60, show_default=True, help="Queue length that calls for a buddy, % of R.")
-@engine("--buddies", multiple=True, metavar="eth1@0-3+eth2", type=Parsed("GROUP", capture.parse_buddies),
+@engine("--buddies", multiple=True, metavar="eth1@0-3+eth2", type=Parsed("GROUP", engine_options.parse_buddies),
         help="A buddy group; repeatable. One of all queues if not given.")  # fmt: skip
-@engine("-B", "--buffer-size", type=Parsed("SIZE", capture.parse_buffer), help="Buffer of a queue, in place of -R.")
+@engine("-B", "--buffer-size", type=Parsed("SIZE", engine_options.parse_buffer),
+        help="Buffer of a queue, in place of -R: 64MiB, or a number of KiB.")  # fmt: skip
 @engine("--cell", type=SIZE, default=2048, show_default=True, help="Bytes for a packet: 2048 or 4096.")
 @engine("--ring", "ring_cells", type=COUNT, help="Bound of the attached cells of a queue; it adapts if not given.")
 @engine("--xdp-mode", type=click.Choice(config.XDP_MODES), default="auto", show_default=True, help="Where XDP runs.")
 @engine("--kernel-filter", type=click.Choice(["drop", "host"]),
         help="Run the filter in the XDP program; what it does not want is dropped, or goes to the host.")  # fmt: skip
 @engine("--capture-threads", type=COUNT, help="One for each queue if not given.")
-@engine("--cpus", type=Parsed("LIST", capture.parse_cpus), default=(), help="CPUs to pin threads to: 0,1.")
+@engine("--cpus", type=Parsed("LIST", engine_options.parse_cpus), default=(), help="CPUs to pin threads to: 0,1.")
 @engine("--timeout", "timeout_ns", type=DURATION, default=1_000_000, help="Wait for a full chunk.  [default: 1ms]")
 @engine("--keep-going", is_flag=True, help="Count a packet on which a handler fails, and send it as it is.")
 @output("-q", "--quiet", is_flag=True, help="No live line; the counters at the end only.")
@@ -126,7 +127,8 @@ def _config(given: dict[str, Any], forward: ForwardConfig, words: tuple[str, ...
     same = ("engine", "mode", "T", "handlers", "kernel_filter", "duration_ns", "count", "netns", "take_over",
             "capture_threads", "cpus", "timeout_ns", "buddies", "keep_going", "summary_json")  # fmt: skip
     return CaptureConfig(
-        sources=forward.sources, pool=capture.pool_of(given), xdp_mode=given["xdp_mode"], ring=given["ring_cells"],
+        sources=forward.sources, pool=engine_options.pool_of(given), xdp_mode=given["xdp_mode"],
+        ring=given["ring_cells"],
         filter=(given["filter_text"] or " ".join(words)).strip(), promiscuous=not given["not_promiscuous"],
         **{name: given[name] for name in same},
     )  # fmt: skip

@@ -3,7 +3,8 @@
 Each home queue's packets are in order; the merge takes the earliest head.  It may take it only when no
 queue can still bring an earlier one.  A queue with nothing at hand cannot, if every packet that its RX
 ring ever held has come through here: then whatever comes later was stamped after now - slack, where slack
-covers the moment between a packet's stamp and its visibility in the ring.
+covers the moment between a packet's stamp and its visibility in the ring.  Stamps of a NIC's own clock have nothing
+to do with now: there a queue with nothing at hand holds nobody up.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from wirecap.kernels.pool import (
     ARRIVED,
     CAPACITY,
     COUNT,
+    FOREIGN_CLOCK,
     HOME,
     INTERFACE,
     KEPT,
@@ -139,8 +141,10 @@ def choose_head(pool, rings, merge, finished, now):
                 best, best_stamp = queue, stamp
             else:
                 bound = min(bound, stamp)
-        elif not finished:
-            bound = min(bound, now - slack if is_idle(pool, rings, merge, queue) else merge.last[queue])
+        elif not finished and not is_idle(pool, rings, merge, queue):
+            bound = min(bound, merge.last[queue])
+        elif not finished and not pool.control[FOREIGN_CLOCK]:
+            bound = min(bound, now - slack)
     return best, bound
 
 

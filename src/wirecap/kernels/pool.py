@@ -41,7 +41,7 @@ RING_WORDS = 16
 
 # words of Pool.control, shared by all threads of an engine
 PHASE, CLOCK_OFFSET, LIMIT, BUDGET, THRESHOLD, CAPACITY, ADVANCED, REFUSED, LANE_MASK = range(9)
-DECIDED, RETURN_MASK = 9, 10
+DECIDED, RETURN_MASK, FOREIGN_CLOCK = 9, 10, 11  # the last: 1 where stamps are of a NIC's clock
 CONTROL_WORDS = 16
 RUN, DRAIN, CLOSE, FINISH, ABORT = range(5)  # CLOSE: no more chunks for handlers; FINISH: nor for writers
 

@@ -17,7 +17,8 @@ from wirecap.errors import SystemCallError
 NAME_BYTES = 15  # IFNAMSIZ less the final zero, linux/if.h
 SIOCETHTOOL = 0x8946  # linux/sockios.h
 GDRVINFO, GSTRINGS, GSTATS, GSSET_INFO = 0x03, 0x1B, 0x1D, 0x37
-GFEATURES, SFEATURES, GCHANNELS = 0x3A, 0x3B, 0x3C
+GFEATURES, SFEATURES, GCHANNELS, GET_TS_INFO = 0x3A, 0x3B, 0x3C, 0x41
+RAW_HARDWARE, FILTER_ALL = 1 << 6, 1 << 1  # SOF_TIMESTAMPING_, 1 << HWTSTAMP_FILTER_: linux/net_tstamp.h
 SS_STATS, SS_FEATURES = 1, 4  # enum ethtool_stringset
 STRING_BYTES = 32  # ETH_GSTRING_LEN
 
@@ -48,6 +49,16 @@ def channels(name: str) -> tuple[int, int] | None:
         return None
     _, _, _, _, _, rx, tx, _, combined = struct.unpack("9I", answer)
     return (rx + combined, tx + combined) if rx + combined else None
+
+
+def stamps_all(name: str) -> bool:
+    """Whether the NIC can stamp every packet that it receives."""
+    try:
+        answer = _ask(name, struct.pack("I40x", GET_TS_INFO))  # struct ethtool_ts_info
+    except OSError:
+        return False
+    _, stamping, _, _, _, _, _, receiving = struct.unpack_from("2Ii5I", answer)
+    return bool(stamping & RAW_HARDWARE and receiving & FILTER_ALL)
 
 
 def statistics(name: str) -> dict[str, int]:

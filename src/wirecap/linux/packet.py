@@ -24,6 +24,7 @@ TPACKET_V3 = 2
 FANOUT_MODES = {"hash": 0, "cpu": 2, "rnd": 4, "qm": 5}
 """How a packet finds its queue: by its flow, the CPU that has it, at random, the NIC's own queue."""
 FANOUT_UNIQUE_ID = 0x2000
+MAX_MEMBERS = 256  # what a group takes where nobody asks for more, net/packet/af_packet.c
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27  # asm-generic/socket.h
 ETH_P_ALL = 3
 SOF_TIMESTAMPING_RAW_HARDWARE, HWTSTAMP_FILTER_ALL = 1 << 6, 1  # linux/net_tstamp.h

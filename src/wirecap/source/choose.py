@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from wirecap.config import CaptureConfig
+from wirecap.errors import UsageError
 from wirecap.linux import capabilities, netlink
+from wirecap.specs import ANY
 
-ANY = "any"
 ETHERNET = 1  # ARPHRD_ETHER, linux/if_arp.h
 
 
@@ -14,11 +15,14 @@ def engine_of(config: CaptureConfig) -> str:
 
     XDP takes packets away from the host, and sees only what comes in: auto takes it where nobody misses them.
     """
+    any_interface = any(spec.interface == ANY for spec in config.sources)
     if config.engine != "auto":
+        if any_interface and config.engine != "packet":
+            raise UsageError("AF_XDP captures on interfaces, not on 'any'", "name them, or take --engine packet")
         return config.engine
     if config.direction in ("out", "inout") or config.time_stamps == "adapter_unsynced":
         return "packet"
-    if any(spec.interface == ANY for spec in config.sources):
+    if any_interface or config.fanout:
         return "packet"
     facts = [netlink.interface(spec.interface) for spec in config.sources]
     return "packet" if any(auto_engine(one, config.take_over) == "packet" for one in facts) else "xdp"

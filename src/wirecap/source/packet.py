@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from wirecap.errors import SystemCallError, WirecapError
-from wirecap.files.interface import LINKTYPE_ETHERNET, Interface
+from wirecap.files.interface import Interface
 from wirecap.filters.in_socket import WHOLE, fits, socket_program, uncooked
 from wirecap.filters.program import Program
 from wirecap.kernels import libc
@@ -22,6 +22,7 @@ from wirecap.kernels.packet_loop import packet_loop
 from wirecap.kernels.rings import Rings
 from wirecap.linux import memory, packet
 from wirecap.linux.promiscuous import Promiscuous
+from wirecap.source import link_types
 from wirecap.source.base import CaptureSettings, HookCounts, SourceQueue
 
 BLOCK_BYTES, SMALL_BLOCK_BYTES = 1 << 18, 1 << 17
@@ -31,10 +32,6 @@ LARGE_RING_BYTES, LEAST_BLOCKS = 16 * BLOCK_BYTES, 8
 SPILL_SHARE = 4
 """One block in so many of a queue's memory is of the spill area (kernels/packet_ring.py)."""
 RETIRE_MS = 1
-LINKTYPE_SLL2 = 276
-
-_LINKTYPES = {1: LINKTYPE_ETHERNET, 772: LINKTYPE_ETHERNET, 65534: 101, 519: 101, 768: 101, 769: 101, 776: 101}
-"""ARPHRD_ numbers (linux/if_arp.h) of links whose packets come whole, and their LINKTYPE_: Ethernet, loopback, IP."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +48,11 @@ class Port:
     @property
     def linktype(self) -> int:
         """LINKTYPE_ of what is captured: cooked where the link is not a known one."""
-        return LINKTYPE_SLL2 if self.hardware is None else _LINKTYPES.get(self.hardware, LINKTYPE_SLL2)
+        return link_types.of_link(self.hardware)
 
     @property
     def cooked(self) -> bool:
-        return self.linktype == LINKTYPE_SLL2
+        return self.linktype == link_types.SLL2
 
 
 def ring_blocks(bytes_per_queue: int) -> tuple[int, int, int]:
@@ -82,7 +79,7 @@ class PacketSource:
         filters: dict[int, Program] | None = None, snaplen: int = WHOLE, direction: str = "inout",
         loopback: int = 0, promiscuous: bool = False, hardware_stamps: bool = False,
     ) -> None:  # fmt: skip
-        self._ports, self._fanout = list(ports), fanout
+        self._ports, self._fanout, self._hardware_stamps = list(ports), fanout, hardware_stamps
         self.interfaces = [Interface(linktype=p.linktype, snaplen=WHOLE, name=p.name) for p in self._ports]
         self.queues = [SourceQueue(p.name, queue, i) for i, p in enumerate(self._ports) for queue in range(p.queues)]
         self._block_bytes, self._blocks, self._spills = ring_blocks(bytes_per_queue)
@@ -97,7 +94,7 @@ class PacketSource:
         self._rings: list[tuple[int, int]] = []
         try:
             for place in self.queues:
-                self._open(self._ports[place.interface_id], hardware_stamps)
+                self._open(self._ports[place.interface_id])
             self._promiscuous = [Promiscuous(port.index) for port in self._ports if promiscuous and port.index]
         except BaseException:
             self.close()
@@ -107,15 +104,16 @@ class PacketSource:
         self._held = np.zeros(len(self.queues) * (self._blocks + self._spills), np.int64)
         self.rings = Rings(self.arena.view(np.int64), self.arena.view(np.uint32), np.zeros(1, np.int64))
 
-    def _open(self, port: Port, hardware_stamps: bool) -> None:
+    def _open(self, port: Port) -> None:
         socket = packet.Socket(port.cooked)
         self._sockets.append(socket)
         ring = socket.ring(self._region, self._block_bytes, self._blocks, RETIRE_MS)
         self._rings.append((ring, self._region.reserve(self._spills * self._block_bytes)))
-        if hardware_stamps:
+        if self._hardware_stamps:
             socket.stamp_by_hardware()
 
     def equip(self, pool: k.Pool, cells_per_queue: int) -> None:
+        pool.control[k.FOREIGN_CLOCK] = self._hardware_stamps
         for queue, (ring, spill) in enumerate(self._rings):
             words = pool.queues[queue * k.QUEUE_WORDS : (queue + 1) * k.QUEUE_WORDS]
             words[w.SOCKET], words[w.RING], words[w.BLOCKS] = self._sockets[queue].fd, ring, self._blocks

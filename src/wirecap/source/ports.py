@@ -7,8 +7,8 @@ from wirecap.errors import UsageError
 from wirecap.filters.expression import compile_filter
 from wirecap.filters.in_socket import WHOLE
 from wirecap.linux import capabilities, netlink, packet, probes
-from wirecap.source.choose import ANY
 from wirecap.source.packet import PacketSource, Port
+from wirecap.specs import ANY
 
 
 def packet_source(config: CaptureConfig) -> PacketSource:
@@ -32,7 +32,7 @@ def packet_source(config: CaptureConfig) -> PacketSource:
     filters = {kind: compile_filter(config.filter, kind) for kind in linktypes} if config.filter.strip() else None
     loopback = netlink.loopback_index() if any(p.index == 0 or p.loopback for p in ports) else 0
     return PacketSource(
-        ports, bytes_per_queue, config.fanout, filters, min(config.snaplen, WHOLE),
+        ports, bytes_per_queue, config.fanout or "hash", filters, min(config.snaplen, WHOLE),
         config.direction or "inout", loopback, config.promiscuous, hardware_stamps,
     )  # fmt: skip
 
@@ -45,9 +45,15 @@ def _port(spec: QueueSpec) -> Port:
             f"{spec}: the packet engine's queues are numbered from 0, they are not the NIC's",
             f"{spec.interface}@0-{members - 1} makes {members} of them; --engine xdp takes some queues only",
         )
+    if members > packet.MAX_MEMBERS:
+        raise UsageError(
+            f"{spec.interface}@0-{members - 1}: a fanout group has at most {packet.MAX_MEMBERS} queues",
+            f"{spec.interface}@0-{packet.MAX_MEMBERS - 1} makes them",
+        )
     if spec.interface == ANY:
         return Port(ANY, 0, members or 1)
     facts = netlink.interface(spec.interface)
     if not facts.up:
         raise UsageError(f"{facts.name} is down", f"set it up first: ip link set {facts.name} up")
-    return Port(facts.name, facts.index, members or facts.rx_queues, facts.hardware, facts.loopback)
+    queues = members or min(facts.rx_queues, packet.MAX_MEMBERS)
+    return Port(facts.name, facts.index, queues, facts.hardware, facts.loopback)

@@ -21,6 +21,9 @@ from wirecap.source.memory import MemorySource
 from wirecap.source.wires import Output, WireTable
 from wirecap.specs import QueueSpec
 
+PATIENT_NS = 20_000_000_000
+"""Where a full TX ring is not the matter: the thread that plays the kernel may have to wait for its CPU."""
+
 
 class WireRig(Rig):
     """``queues`` receive queues, sent on to ``outputs`` NICs of ``tx_queues`` transmit queues each."""
@@ -28,7 +31,7 @@ class WireRig(Rig):
     def __init__(
         self, handlers: Sequence[Any] = (), queues: int = 1, outputs: int = 1, tx_queues: int = 1, M: int = 8,
         R: int = 8, tx_entries: int = 64, queue_by: str = "same", output_by: str = "flow",
-        patience_ns: int = 10_000_000, mtu: int = 1500, selection: Selection | None = None, keep_going: bool = False,
+        patience_ns: int = PATIENT_NS, mtu: int = 1500, selection: Selection | None = None, keep_going: bool = False,
         cell: int = 2048, **options: Any,
     ) -> None:  # fmt: skip
         nics = [Output(f"out{number}", number, tuple(range(tx_queues)), mtu) for number in range(outputs)]

@@ -40,7 +40,7 @@ def source_of(
 
 
 def _live_source(config: CaptureConfig, forward: ForwardConfig | None) -> Source:
-    engine = "xdp" if forward else choose.engine_of(config)
+    engine = choose.forwarding_engine(config) if forward else choose.engine_of(config)
     if engine == "packet":
         return packet_source(config)
     return _xdp_source(config, forward, engine)
@@ -65,20 +65,25 @@ def _wires(nics: list[Nic], config: CaptureConfig, forward: ForwardConfig) -> Wi
     outputs: list[Output] = []
     routes = {}
     for source, targets in forward.directions:
-        first = len(outputs)
-        for target in targets:
-            facts = netlink.interface(target.interface)
-            if not facts.up:
-                raise UsageError(f"{facts.name} is down", f"set it up first: ip link set {facts.name} up")
-            queues = target.queues or tuple(range(facts.tx_queues))
-            if max(queues) >= facts.tx_queues:
-                raise UsageError(
-                    f"{facts.name} has no transmit queue {max(queues)}", f"it has {facts.tx_queues}, counted from 0"
-                )
-            outputs.append(Output(facts.name, facts.index, queues, facts.mtu))
-        routes[netlink.interface(source.interface).name] = (first, len(targets))
-    per_queue = [routes[nic.name] for nic in nics for _ in nic.queues]
+        near = netlink.interface(source.interface)
+        for queue in source.queues or range(near.rx_queues):
+            routes[near.name, queue] = (len(outputs), len(targets))
+        outputs += [_output(target, near) for target in targets]
+    per_queue = [routes[nic.name, queue] for nic in nics for queue in nic.queues]
     return WireTable(outputs, per_queue, config.pool.M * config.pool.R * config.pool.cell)
+
+
+def _output(target: QueueSpec, source: netlink.Interface) -> Output:
+    facts = netlink.interface(target.interface)
+    if facts.index == source.index:
+        raise UsageError(f"{facts.name} would be sent its own packets", "name two interfaces")
+    if not facts.up:
+        raise UsageError(f"{facts.name} is down", f"set it up first: ip link set {facts.name} up")
+    queues = target.queues or tuple(range(facts.tx_queues))
+    if max(queues) >= facts.tx_queues:
+        hint = f"it has {facts.tx_queues}, counted from 0"
+        raise UsageError(f"{facts.name} has no transmit queue {max(queues)}", hint)
+    return Output(facts.name, facts.index, queues, facts.mtu)
 
 
 def _nics(config: CaptureConfig) -> list[Nic]:

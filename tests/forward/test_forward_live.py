@@ -19,6 +19,7 @@ import pytest
 
 from rig import Wire, flow_frames, read_pcap, until
 from wirecap.lab import process
+from wirecap.lab.far_end import FarEnd
 from wirecap.lab.testbed import Testbed
 from wirecap.linux import netlink, netns
 
@@ -239,6 +240,57 @@ def test_a_fan_out_spreads_flows_over_tcpdumps(testbed, mixed_trace, tmp_path):
             where.setdefault(flow_of(frame, fragments), set()).add(number)
     assert len(where) > 100
     assert all(len(places) == 1 for places in where.values())
+
+
+@pytest.mark.live
+def test_two_nics_into_one_and_one_nic_into_two(testbed):
+    """Pairs may share an outgoing NIC, and split an incoming one by its queues; every packet leaves where it is to."""
+    bed = testbed(queues=2, nics=3)
+    a, b, c = bed.nics
+    with (
+        Running(bed, a.inside, c.inside, "--pair", f"{b.inside},{c.inside}") as forward,
+        FarEnd(c.outside) as end,
+        Wire(a.outside) as one,
+        Wire(b.outside) as other,
+    ):
+        one.send(flow_frames(300))
+        other.send(flow_frames(200))
+        until(lambda: end.packets == 500)
+        summary = forward.end()
+    assert summary["packets"]["drops"] == {}
+    assert sum(row["forwarded"] for row in summary["outputs"] if row["interface"] == c.inside) == 500
+    with (
+        Running(bed, f"{a.inside}@0", b.inside, "--pair", f"{a.inside}@1,{c.inside}") as forward,
+        FarEnd(b.outside) as first,
+        FarEnd(c.outside) as second,
+        Wire(a.outside) as wire,
+    ):
+        wire.send(flow_frames(500))
+        until(lambda: first.packets + second.packets == 500)
+        arrived = [first.packets, second.packets]
+        assert [row["received"] for row in forward.end()["per_queue"]] == arrived
+        assert min(arrived) > 100
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("handlers", [(), ("--handler", f"{EXAMPLE}:ttl")])
+def test_the_bare_ring_forwards_too(testbed, handlers):
+    """With --engine direct handler threads receive and send by themselves, and every packet is accounted for."""
+    bed = testbed(queues=2, nics=2)
+    near, far = bed.nics
+    with (
+        Running(bed, near.inside, far.inside, "--engine", "direct", *handlers) as forward,
+        FarEnd(far.outside) as end,
+        Wire(near.outside) as wire,
+    ):
+        wire.send(flow_frames(20_000))
+        until(lambda: end.packets > 1000)
+        summary = forward.end()
+        arrived = end.packets
+    assert summary["engine"] == "direct"
+    assert summary["packets"]["received"] == 20_000
+    assert summary["packets"]["forwarded"] == arrived
+    assert set(summary["packets"]["drops"]) <= {"ring_full", "tx_ring_full"}
 
 
 def set_up(namespace: str, interface: str, up: bool) -> None:

@@ -15,6 +15,7 @@ from wirecap.handlers.pipeline import Pipeline
 from wirecap.handlers.pkt_handler import Paced
 from wirecap.handlers.table import bind
 from wirecap.kernels.jit import PURE
+from wirecap.source.wires import Output, WireTable
 
 pytestmark = pytest.mark.kernel
 
@@ -151,6 +152,14 @@ def test_offloading_reorders_and_says_so():
         assert (late > 0) == (overtaken > 0)
         assert rig.engine.summary().total("offloaded") > 0
         rig.check(total)
+
+
+def test_outputs_of_one_queue_share_its_wire():
+    """Two outputs that name the same transmit queue have one wire."""
+    nics = [Output("out0", 0, (0, 1), 1500), Output("out1", 1, (0,), 1500), Output("out0", 0, (1,), 1500)]
+    table = WireTable(nics, [(0, 1), (2, 1)], 2048)
+    assert table.places == [("out0", 0), ("out0", 1), ("out1", 0)]
+    assert table.arrays(2, 1).outputs.tolist() == [[2, 0, 1, 0], [1, 2, 0, 0], [1, 1, 0, 0]]
 
 
 def test_least_load_fills_the_empty_wire():

@@ -61,7 +61,8 @@ def _several(text: str) -> tuple[QueueSpec, ...]:
          " ring, before its packets are dropped.  [default: 10ms]")  # fmt: skip
 @until("-c", "count", type=COUNT, help="End after so many packets.")
 @until("--duration", "duration_ns", type=DURATION, help="End after this time: 30s, 5m.")
-@engine("--engine", type=click.Choice(("auto", "xdp")), default="auto", show_default=True, help="Forwarding is AF_XDP.")
+@engine("--engine", type=click.Choice(config.ENGINES), default="auto", show_default=True,
+        help="xdp, and so auto: AF_XDP. direct: handlers on a bare ring, the paper's Type II.")  # fmt: skip
 @engine("--mode", type=click.Choice(config.MODES), default="basic", show_default=True,
         help="advanced: queues in trouble hand chunks to idle ones.")  # fmt: skip
 @engine("-M", "M", type=COUNT, default=256, show_default=True, help="Packets of a chunk.")
@@ -72,7 +73,7 @@ def _several(text: str) -> tuple[QueueSpec, ...]:
 @engine("-B", "--buffer-size", type=Parsed("SIZE", engine_options.parse_buffer),
         help="Buffer of a queue, in place of -R: 64MiB, or a number of KiB.")  # fmt: skip
 @engine("--cell", type=SIZE, default=2048, show_default=True, help="Bytes for a packet: 2048 or 4096.")
-@engine("--ring", "ring_cells", type=COUNT, help="Bound of the attached cells of a queue; it adapts if not given.")
+@engine("--ring", "ring_cells", type=COUNT, help="xdp: cells attached to a queue [16384]; direct: descriptors [1024].")
 @engine("--xdp-mode", type=click.Choice(config.XDP_MODES), default="auto", show_default=True, help="Where XDP runs.")
 @engine("--kernel-filter", type=click.Choice(["drop", "host"]),
         help="Run the filter in the XDP program; what it does not want is dropped, or goes to the host.")  # fmt: skip

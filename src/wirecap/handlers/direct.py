@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wirecap.errors import UsageError
+from wirecap.handlers.forward import Sender
 from wirecap.kernels import libc
 from wirecap.kernels import pool as k
-from wirecap.kernels.direct import direct_loop, receive_chunk
+from wirecap.kernels.direct import direct_forward_loop, direct_loop, receive_chunk
+from wirecap.kernels.wires import Wires
 from wirecap.source.xdp import XdpSource
 
 if TYPE_CHECKING:
@@ -43,8 +45,13 @@ class Receiver:
 
     def loop(self, *given: Any) -> int:
         """``handler_loop`` of kernels/handle.py; given: its arguments from the filter on to the failure."""
-        ended = direct_loop(
-            self._pool, self._rings, self._mine, self._waiter.fileno(), self._consumer, *given, self._depths,
-            self.scratch,
-        )  # fmt: skip
-        return int(ended)
+        return int(direct_loop(*self._words(given)))
+
+    def forward_loop(self, wires: Wires, sender: Sender, *given: Any) -> int:
+        """The same for a thread that sends."""
+        own = (wires, sender.sending, sender.choice, sender.wanted)
+        return int(direct_forward_loop(*self._words(given), *own))
+
+    def _words(self, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        received = (self._pool, self._rings, self._mine, self._waiter.fileno(), self._consumer)
+        return (*received, *given, self._depths, self.scratch)

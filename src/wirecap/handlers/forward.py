@@ -13,6 +13,7 @@ from wirecap.forward_config import OUTPUTS_BY, QUEUES_BY, ForwardConfig
 from wirecap.kernels import forward as f
 from wirecap.kernels import libc
 from wirecap.kernels import wires as k
+from wirecap.kernels.direct import direct_forward_loop
 from wirecap.source.wires import WireTable
 
 if TYPE_CHECKING:
@@ -38,8 +39,9 @@ class Forwarder:
         self.table, self.config = table, config
         self.arrays: k.Wires = table.arrays(1, 1)
 
-    def kernels(self, in_python: bool) -> list[Any]:
-        return [f.send_on if in_python else f.forward_loop, f.tend_wires]
+    def kernels(self, in_python: bool, direct: bool) -> list[Any]:
+        loop = direct_forward_loop if direct else f.forward_loop
+        return [f.send_on if in_python else loop, f.tend_wires]
 
     def open(self, engine: Engine, consumers: int) -> None:
         self.arrays = self.table.arrays(len(engine.source.queues), consumers)
@@ -107,11 +109,11 @@ class Forwarder:
     def outputs(self) -> list[dict[str, Any]]:
         """What went out where: a row for each wire."""
         rows = []
-        for wire, (number, queue) in enumerate(self.table.places):
+        for wire, (name, queue) in enumerate(self.table.places):
             counts = self.arrays.counts[wire].sum(axis=0)
             drops = {"tx_ring_full": int(counts[k.FULL]), "tx_refused": int(counts[k.REFUSED])}
             rows.append({
-                "interface": self.table.outputs[number].name, "queue": queue,
+                "interface": name, "queue": queue,
                 "forwarded": int(counts[k.COMPLETED] - counts[k.REFUSED]),
                 "drops": {name: count for name, count in drops.items() if count},
             })  # fmt: skip

@@ -77,7 +77,7 @@ class Pipeline:
         if self.direct:
             loop = [receive_chunk, h.hand_on] if self.in_python else [direct_loop, h.nothing]
         if self.forwarder:
-            loop = [loop[0] if self.in_python else h.nothing, *self.forwarder.kernels(self.in_python)]
+            loop = [loop[0] if self.in_python else h.nothing, *self.forwarder.kernels(self.in_python, self.direct)]
         processes = [handler.process for handler in self.handlers if not isinstance(handler, PythonHandler)]
         return [
             *(loop if self._handles else []), self.selection.kernel, *processes,
@@ -133,7 +133,10 @@ class Pipeline:
         chain = processes + (h.nothing,) * (h.STAGES - len(processes))
         failure = np.zeros(4, np.int64)
         given = (self.selection.kernel, self.selection.state, chain, self.states[consumer], self._settings())
-        if self.forwarder:
+        if self.forwarder and self.direct:
+            own = self.forwarder.sender(engine.M)
+            ended = Receiver(engine, consumer).forward_loop(self.forwarder.arrays, own, *given, failure)
+        elif self.forwarder:
             own = self.forwarder.sender(engine.M)
             ended = forward_loop(
                 engine.pool, engine.source.rings, self.forwarder.arrays, consumer, *given, own.sending, own.choice,

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 from wirecap.kernels.atomics import load
 from wirecap.kernels.capture import IDLE_MS, book_lost, drained, turn
+from wirecap.kernels.forward import forward_chunk, tend
 from wirecap.kernels.handle import CHAIN, CLOSED, PROCESS, TIMED_OUT, _at, admit, pass_on, run_chain
 from wirecap.kernels.jit import i64, inline, kernel, table, words
 from wirecap.kernels.lanes import EMPTY, pop
 from wirecap.kernels.libc import monotonic_ns, poll_in
 from wirecap.kernels.pool import ABORT, CLOSE, LANE_MASK, PHASE, POOL, lane
 from wirecap.kernels.rings import RINGS
+from wirecap.kernels.wires import WIRES
 
 SHORT_IDLE_MS = 1
+_DIRECT = (POOL, RINGS, words, i64, i64, PROCESS, words, CHAIN, table, words, words, words, words)
 
 
 @inline
-def receive(pool, rings, mine, wait_fd, consumer, depths, scratch):
+def receive(pool, rings, mine, wait_fd, consumer, idle_ms, depths, scratch):
     """Take what lies in the rings of ``mine``: a chunk's slot; TIMED_OUT when there is none; CLOSED at the end.
 
-    What was handled goes back onto the fill rings first.
+    What was handled goes back onto the fill rings first.  idle_ms: how long to wait for packets.
     """
     phase = load(pool.control, PHASE)
     if phase == ABORT:
@@ -39,20 +42,20 @@ def receive(pool, rings, mine, wait_fd, consumer, depths, scratch):
         book_lost(pool, rings, mine)
         return CLOSED
     if happened == 0:
-        poll_in(wait_fd, SHORT_IDLE_MS if phase >= CLOSE else IDLE_MS, scratch)
+        poll_in(wait_fd, SHORT_IDLE_MS if phase >= CLOSE else idle_ms, scratch)
     return TIMED_OUT
 
 
 @kernel(i64(POOL, RINGS, words, i64, i64, i64, words, words, words))
 def receive_chunk(pool, rings, mine, wait_fd, consumer, select, select_state, depths, scratch):
     """``next_chunk`` (kernels/handle.py) without a capture thread."""
-    slot = receive(pool, rings, mine, wait_fd, consumer, depths, scratch)
+    slot = receive(pool, rings, mine, wait_fd, consumer, IDLE_MS, depths, scratch)
     if slot < 0:
         return slot
     return slot << 32 | admit(pool, consumer, slot, _at(select), select_state)
 
 
-@kernel(i64(POOL, RINGS, words, i64, i64, PROCESS, words, CHAIN, table, words, words, words, words))
+@kernel(i64(*_DIRECT))
 def direct_loop(
     pool, rings, mine, wait_fd, consumer, select, select_state, chain, states, settings, failure, depths, scratch
 ):
@@ -61,7 +64,7 @@ def direct_loop(
     mine: the home queues that this thread receives from; wait_fd: readable when one of them has packets.
     """
     while True:
-        slot = receive(pool, rings, mine, wait_fd, consumer, depths, scratch)
+        slot = receive(pool, rings, mine, wait_fd, consumer, IDLE_MS, depths, scratch)
         if slot == CLOSED:
             return 0
         if slot == TIMED_OUT:
@@ -70,3 +73,25 @@ def direct_loop(
         if run_chain(pool, slot, kept, chain, states, settings, failure):
             return 1
         pass_on(pool, slot, settings)
+
+
+@kernel(i64(*_DIRECT, WIRES, words, words, words))
+def direct_forward_loop(
+    pool, rings, mine, wait_fd, consumer, select, select_state, chain, states, settings, failure, depths, scratch,
+    wires, sending, choice, wanted,
+):  # fmt: skip
+    """``forward_loop`` (kernels/forward.py) without a capture thread."""
+    busy = False
+    while True:
+        slot = receive(pool, rings, mine, wait_fd, consumer, SHORT_IDLE_MS if busy else IDLE_MS, depths, scratch)
+        if slot == CLOSED:
+            return 0
+        if slot == TIMED_OUT:
+            busy = tend(pool, rings, wires)
+            continue
+        busy = True
+        if forward_chunk(
+            pool, rings, wires, consumer, slot, select, select_state, chain, states, settings, sending, choice, wanted,
+            failure, scratch,
+        ):  # fmt: skip
+            return 1

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 from numba import types
 
-from wirecap.kernels.atomics import compare_swap, load
+from wirecap.kernels.atomics import compare_swap, load, prefetch
 from wirecap.kernels.balance import BY_HOST, flow_hash
 from wirecap.kernels.handle import (
     CHAIN,
     CLOSED,
-    KEEP_GOING,
     PROCESS,
-    STAGES,
     TIMED_OUT,
     WAIT_NS,
     admit,
     next_slot_within,
+    run_chain,
 )
 from wirecap.kernels.jit import i64, inline, kernel, table, words
 from wirecap.kernels.libc import monotonic_ns, sleep_ns
@@ -53,6 +52,7 @@ BY_TURNS = BY_HOST + 1  # OUTPUT_BY: which NIC; BY_FLOW and BY_HOST are kernels/
 # what a packet's choice is, where it is no wire
 SENT, UNSENT = -1, -2
 
+LINE_BYTES = 64  # of the cache
 PAUSE_NS = 50_000
 TENDING_NS = 200_000
 
@@ -113,6 +113,14 @@ def choose(pool, wires, consumer, slot, sending, choice, wanted):
 
 
 @inline
+def warm(arena, address, length):
+    """Ask for a packet's first bytes: in copy mode the kernel reads them soon, one packet after the other."""
+    prefetch(arena, address)
+    if length > LINE_BYTES:
+        prefetch(arena, address + LINE_BYTES)
+
+
+@inline
 def fill(pool, rings, wires, w, slot, begin, choice):
     """Put a chunk's packets for a wire on it, from packet ``begin`` on, as many as fit; the first that did not."""
     kept = pool.meta[slot * SLOT_WORDS + KEPT]
@@ -123,6 +131,7 @@ def fill(pool, rings, wires, w, slot, begin, choice):
         if choice[i] == w:
             if placed == free:
                 break
+            warm(pool.arena, pool.address[slot, i], i64(pool.captured[slot, i]))
             place(rings, wires, w, placed, pool.address[slot, i], i64(pool.captured[slot, i]))
             choice[i] = SENT
             placed += 1
@@ -213,6 +222,19 @@ def tend(pool, rings, wires):
     return busy
 
 
+@inline
+def forward_chunk(
+    pool, rings, wires, consumer, slot, select, select_state, chain, states, settings, sending, choice, wanted, failure,
+    scratch,
+):  # fmt: skip
+    """Filter a chunk, run the row of handlers over it, send it; True when a handler failed and that ends the run."""
+    kept = admit(pool, consumer, slot, select, select_state)
+    if run_chain(pool, slot, kept, chain, states, settings, failure):
+        return True
+    send(pool, rings, wires, consumer, slot, sending, choice, wanted, scratch)
+    return False
+
+
 @kernel(i64(POOL, RINGS, WIRES, i64, PROCESS, words, CHAIN, table, words, words, words, words, words, words))
 def forward_loop(
     pool, rings, wires, consumer, select, select_state, chain, states, settings, sending, choice, wanted, failure,
@@ -232,19 +254,11 @@ def forward_loop(
             busy = tend(pool, rings, wires)
             continue
         busy = True
-        kept = admit(pool, consumer, slot, select, select_state)
-        if kept:
-            for stage in range(STAGES):
-                failed = chain[stage](
-                    pool.arena, pool.address[slot], pool.captured[slot], pool.original[slot], pool.stamp[slot], kept,
-                    states[stage],
-                )  # fmt: skip
-                if failed:
-                    failure[0], failure[1], failure[2] = stage, failed - 1, slot
-                    failure[3] += 1
-                    if not settings[KEEP_GOING]:
-                        return 1
-        send(pool, rings, wires, consumer, slot, sending, choice, wanted, scratch)
+        if forward_chunk(
+            pool, rings, wires, consumer, slot, select, select_state, chain, states, settings, sending, choice, wanted,
+            failure, scratch,
+        ):  # fmt: skip
+            return 1
 
 
 @kernel(types.void(POOL, RINGS, WIRES, i64, i64, words, words, words, words))

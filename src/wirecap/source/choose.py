@@ -37,3 +37,13 @@ def auto_engine(facts: netlink.Interface, take_over: bool = False) -> str:
     if capabilities.missing(capabilities.XDP) and not capabilities.missing(capabilities.PACKET):
         return "packet"
     return "xdp"
+
+
+def forwarding_engine(config: CaptureConfig) -> str:
+    """xdp | direct: packets are sent from the cells that they were received in, which the packet engine has not."""
+    if config.engine == "packet":
+        raise UsageError(
+            "the packet engine does not forward: its packets lie in the kernel's ring, and the host gets them too",
+            "take --engine xdp, with --take-over where the host uses the interface",
+        )
+    return "xdp" if config.engine == "auto" else config.engine

@@ -35,21 +35,26 @@ class Output:
 class WireTable:
     """Wires of ``outputs``, a wire for each of their queues; ``routes`` says which outputs each home queue has.
 
-    routes: for each home queue the first of its outputs, and how many they are.  span: bytes of a queue's cells.
+    Outputs that name the same queue of the same interface share its wire.  routes: for each home queue the first of
+    its outputs, and how many they are.  span: bytes of a queue's cells.
     """
 
     def __init__(self, outputs: list[Output], routes: list[tuple[int, int]], span: int) -> None:
         self.outputs = outputs
-        self.places = [(number, queue) for number, output in enumerate(outputs) for queue in output.queues]
+        self.places = list(dict.fromkeys((output.name, queue) for output in outputs for queue in output.queues))
         self.words = np.zeros((len(self.places), k.WIRE_WORDS), np.int64)
         self.words[:, k.SPAN] = span
         self.words[:, k.PATIENT] = 1
         self._lists = np.zeros((len(outputs), 1 + len(self.places)), np.int64)
         self._routes = np.array(routes, np.int64).reshape(-1, 2)
-        for wire, (number, _) in enumerate(self.places):
-            self.words[wire, k.LONGEST] = outputs[number].mtu + ETHERNET_BYTES + VLAN_BYTES
-            self._lists[number, 0] += 1
-            self._lists[number, self._lists[number, 0]] = wire
+        for number, output in enumerate(outputs):
+            wires = [self.places.index((output.name, queue)) for queue in output.queues]
+            self._lists[number, : 1 + len(wires)] = len(wires), *wires
+            self.words[wires, k.LONGEST] = output.mtu + ETHERNET_BYTES + VLAN_BYTES
+
+    def index_of(self, name: str) -> int:
+        """The interface index of an output."""
+        return next(output.index for output in self.outputs if output.name == name)
 
     def equip(self, wire: int, fd: int, tx: xsk.Ring, done: xsk.Ring) -> None:
         """Where a wire's rings are."""

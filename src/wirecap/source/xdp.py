@@ -95,11 +95,7 @@ class XdpSource:
         self._sockets: list[xsk.Socket] = []
         self._rings: list[tuple[xsk.Ring, xsk.Ring]] = []
         places = {(q.interface, q.queue) for q in self.queues}
-        sent_on = (
-            {(wires.outputs[number].name, queue): wire for wire, (number, queue) in enumerate(wires.places)}
-            if wires
-            else {}
-        )
+        sent_on = {place: wire for wire, place in enumerate(wires.places)} if wires else {}
         for place in self.queues:
             self._open_socket(rx_entries, fill_entries, sent_on.get((place.interface, place.queue)))
         self._senders = [(wire, self._open_sender(wire)) for place, wire in sent_on.items() if place not in places]
@@ -166,8 +162,8 @@ class XdpSource:
                 hook.sockets.update(queue, self._sockets[number].fd.to_bytes(4, "little"))
         for wire, socket in self._senders:
             assert self.wires
-            output, queue = self.wires.places[wire]
-            self._bind(self.wires.outputs[output].name, self.wires.outputs[output].index, queue, socket)
+            name, queue = self.wires.places[wire]
+            self._bind(name, self.wires.index_of(name), queue, socket)
         self.zero_copy = self._sockets[0].zero_copy()
         self._words[UNSTAMPED :: k.QUEUE_WORDS] = self._clock == "none"
         if self.zero_copy:  # the driver takes cells ahead of the packets; what finds none never comes to the hook

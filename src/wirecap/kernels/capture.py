@@ -47,6 +47,9 @@ from wirecap.kernels.rings import (
 BATCH = 1024  # packets of one queue before its cells are replaced and the next queue has its turn
 IDLE_MS = 100
 SHORT_IDLE_MS = 1
+LONGER = 5  # times COALESCE_NS
+BACKLOG = 4  # chunks that wait for a handler
+BRIDGING = 8192  # attached cells: 0.5 ms at 16 Mp/s
 
 # words of a capture thread's settings
 TIMEOUT_NS, COALESCE_NS, WAIT_FD, BUSY = range(4)
@@ -131,8 +134,8 @@ def capture_loop(pool, rings, mine, settings, depths, scratch):
     """Serve the home queues ``mine`` until the engine drains or aborts.
 
     settings: TIMEOUT_NS (a partial chunk is handed over after it), COALESCE_NS (sleep after a turn that
-    found packets, so that the next one finds many), WAIT_FD (readable when a queue has packets), BUSY (1 =
-    never sleep).  depths: scratch int64 (C,); scratch: libc.scratch().
+    found packets, so that the next one finds many; LONGER while handlers are behind), WAIT_FD (readable when a
+    queue has packets), BUSY (1 = never sleep).  depths: scratch int64 (C,); scratch: libc.scratch().
     """
     while True:
         phase = load(pool.control, PHASE)
@@ -155,10 +158,26 @@ def capture_loop(pool, rings, mine, settings, depths, scratch):
         if settings[BUSY] or happened >= BATCH:  # more may be waiting
             continue
         if happened:
-            sleep_ns(settings[COALESCE_NS], scratch)
+            sleep_ns(settings[COALESCE_NS] * (LONGER if is_ahead(pool, mine) else 1), scratch)
         else:
             awake = waiting or phase >= DRAIN or settings[WAIT_FD] < 0  # nothing wakes a thread without a socket
             poll_in(settings[WAIT_FD], SHORT_IDLE_MS if awake else IDLE_MS, scratch)
+
+
+@inline
+def is_ahead(pool, mine):
+    """True while sleeping longer keeps nobody waiting: handlers have chunks to work on, the kernel has cells.
+
+    A wake-up takes some 10 us of a CPU that a busy handler thread may share, on a virtual machine most of all.  An
+    exhausted pool counts too: what comes home sooner only lets in sooner what the handler cannot take.
+    """
+    for i in range(mine.size):
+        q = mine[i] * QUEUE_WORDS
+        if depth(pool.lanes, lane(pool, pool.queues[q + CONSUMER])) < BACKLOG:
+            return False
+        if pool.queues[q + SUBMITTED] - pool.queues[q + TAKEN] < BRIDGING and pool.queues[q + FREE_CELLS]:
+            return False
+    return True
 
 
 @inline

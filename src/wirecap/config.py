@@ -240,6 +240,8 @@ class WriteConfig:
         _one_of("file format", self.format, FORMATS)
         if not self.path:
             raise UsageError("the file to write has no name", "give -w FILE, or -w - for the standard output")
+        if self.split_ns == 0:
+            raise UsageError("-G 0: every packet would begin a file", "write it as -G 3600 or -G 1h")
         tcpdump = self.split_bytes or self.split_ns or self.split_files
         if tcpdump and self.rings:
             raise UsageError("-C, -G, -W (tcpdump's) and -b (dumpcap's) do not go together", "choose one way to rotate")

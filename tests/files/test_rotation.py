@@ -136,6 +136,7 @@ def test_tcpdump_rotates_by_whole_seconds() -> None:
     """-G counts the clock's seconds, as the names do, and begins a file for a packet only."""
     rotation = Rotation(WriteConfig(path="a_%H%M%S.pcap", split_ns=10 * SECOND), T0)
     assert rotation.path == "a_221320.pcap"
+    assert rotation.split_end_ns == T0 - T0 % SECOND + 10 * SECOND
     assert rotation.decide(24, 0, T0 + 9 * SECOND, True) is Action.GO_ON
     early = T0 + 9_750_000_000
     assert rotation.decide(24, 0, early, False) is Action.GO_ON

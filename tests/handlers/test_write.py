@@ -210,6 +210,22 @@ def test_rotation_keeps_every_packet_once(tmp_path, config, largest):
         assert {len(file) for file in files[:-1]} == {largest}
 
 
+def test_rotation_by_time_alone(tmp_path):
+    """-G begins a file with the first packet of the next second, though no size or number fills the one before."""
+    with Rig(writing(tmp_path / "%H%M%S", format="pcap", split_ns=1_000 * MS), M=8, R=16) as rig:
+        sent = [made(0, i, 60) for i in range(30)]
+        for i, data in enumerate(sent):
+            rig.inject(0, [data])
+            rig.done(i + 1)
+            time.sleep(0.075)
+        rig.stop()
+        assert rig.application.writer.packets_written == 30
+    files = [read_pcap(path) for path in sorted(tmp_path.iterdir())]
+    assert len(files) >= 3
+    assert all(files)
+    assert [packet.data for file in files for packet in file] == sent
+
+
 def by_number(path):
     name = path.name.removeprefix("out")
     if name.startswith("_"):

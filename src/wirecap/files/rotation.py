@@ -135,12 +135,17 @@ class Rotation:
         config = self._config
         return bool(config.split_files and not config.split_bytes and self._files >= config.split_files)
 
-    def _split_is_over(self, now_ns: int) -> bool:
+    @property
+    def split_end_ns(self) -> int:
+        """The first moment of which tcpdump's -G puts a packet into the next file; NO_LIMIT without -G."""
         split_ns = self._config.split_ns
         if not split_ns:
-            return False
+            return NO_LIMIT
         grain = 1 if split_ns % _SECOND_NS else _SECOND_NS  # tcpdump's clock ticks in seconds, its names too
-        return now_ns // grain - self._start_ns // grain >= split_ns // grain
+        return self._start_ns - self._start_ns % grain + split_ns
+
+    def _split_is_over(self, now_ns: int) -> bool:
+        return now_ns >= self.split_end_ns
 
     def _aim_at_interval(self, now_ns: int) -> None:
         interval_ns = self._config.ring_interval_ns

@@ -14,7 +14,7 @@ from wirecap.errors import UsageError
 from wirecap.files import pcap, pcapng
 from wirecap.files.buffers import Buffers
 from wirecap.files.interface import Interface
-from wirecap.files.rotation import Action, Rotation, compression_of, queue_path
+from wirecap.files.rotation import NO_LIMIT, Action, Rotation, compression_of, queue_path
 from wirecap.files.sink import Sink
 from wirecap.handlers.base import Selection
 from wirecap.kernels import handle as h
@@ -160,8 +160,10 @@ class QueueWriter:
         written_before = int(counts[m.WRITTEN])
         counts[m.POSITION] = buffer.start
         while True:
-            settings[m.FILE_END] = max(0, self._rotation.full_bytes - self._sink.size) + buffer.start
-            settings[m.DEADLINE] = self._deadline()
+            now = time.time_ns()
+            over = now >= self._rotation.split_end_ns  # then the next packet begins a file: it comes back FILE_FULL
+            settings[m.FILE_END] = buffer.start + (0 if over else max(0, self._rotation.full_bytes - self._sink.size))
+            settings[m.DEADLINE] = self._deadline(now)
             reason = m.merge_packets(
                 engine.pool, engine.source.rings, selection.kernel, selection.state, merge, buffer.octets, scratch
             )
@@ -170,9 +172,10 @@ class QueueWriter:
         self._sink.submit(buffer, int(counts[m.POSITION]), int(counts[m.WRITTEN]) - written_before)
         return self._go_on(reason)
 
-    def _deadline(self) -> int:
-        now = time.time_ns()
-        return min(now + IDLE_NS, max(self._rotation.deadline_ns, now))
+    def _deadline(self, now: int) -> int:
+        split_end_ns = self._rotation.split_end_ns
+        change_ns = min(self._rotation.deadline_ns, split_end_ns if now < split_end_ns else NO_LIMIT)
+        return min(now + IDLE_NS, max(change_ns, now))
 
     def _go_on(self, reason: int) -> bool:
         """Look after the file between two buffers; False when nothing more is to be written."""

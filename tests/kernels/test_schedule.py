@@ -75,6 +75,18 @@ def test_next_file_begins_where_the_last_ended():
     assert schedule.apply(*one, 2).tolist() == [350, 650]
 
 
+@pytest.mark.parametrize("timing", [Timing(pps=10**7), Timing(bps=480 * 10**7)])
+def test_pause_between_passes_at_a_rate(timing):
+    """At a packet or bit rate too, what follows ``restart`` is due a pause later than it would be without."""
+    schedule = Schedule(timing)
+    one = np.zeros(2, np.int64), np.full(2, 60, np.uint32)
+    assert schedule.apply(*one, 2).tolist() == [0, 100]
+    schedule.restart(5000)
+    assert schedule.apply(*one, 2).tolist() == [5200, 5300]
+    schedule.restart(1000)
+    assert schedule.apply(*one, 2).tolist() == [6400, 6500]
+
+
 def test_what_cannot_be_sent_is_counted_by_reason():
     """Frames above the MTU and below an Ethernet header are left out and counted; a VLAN tag is no part of the MTU."""
     sizes = [1514, 1515, 1518, 1519, 13, 60, 60]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from wirecap.errors import UsageError
 from wirecap.traffic import flows as f
-from wirecap.traffic.synthetic import IMIX, Synthetic, Traffic, parse_sizes
+from wirecap.traffic.synthetic import IMIX, Synthetic, Traffic, at_least, parse_sizes
 from wirecap.traffic.timing import Timing
 
 
@@ -95,6 +95,16 @@ def test_sizes_as_people_write_them():
     assert parse_sizes("IMIX") == IMIX
     assert parse_sizes("64-66") == ((64, 1 / 3), (65, 1 / 3), (66, 1 / 3))
     assert parse_sizes("60:7,1514:1") == ((60, 7.0), (1514, 1.0))
+
+
+@pytest.mark.parametrize(("ipv6", "vlan"), [(False, None), (True, None), (True, 7)])
+def test_sizes_that_grow_to_their_headers(ipv6, vlan):
+    """IMIX over IPv6 and with a tag: the shortest frame is as long as its headers, the others are what they were."""
+    shortest = f.headers_bytes(ipv6, vlan)
+    sizes = at_least(shortest, IMIX)
+    assert [size for size, _ in sizes] == [max(60, shortest), 590, 1514]
+    found = frames_of(Traffic(sizes, ipv6=ipv6, vlan=vlan), 200)
+    assert {len(frame) for frame, _ in found} == {size for size, _ in sizes}
 
 
 @pytest.mark.parametrize("wrong", ["", "x", "60:-1", "60-50", "10", "70000", "60:0"])

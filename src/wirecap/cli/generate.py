@@ -65,7 +65,7 @@ def _shares(text: str) -> tuple[float, ...]:
 
 @click.command(cls=Command, help=HELP)
 @content("--size", "sizes", metavar="BYTES", help="60, imix, 64-1500 or 60:7,590:4; without the check sequence."
-         "  [default: 60]")  # fmt: skip
+         "  [default: 60, more where the headers are longer]")  # fmt: skip
 @content("--flows", type=COUNT, default=1, show_default=True, help="Flows: addresses and ports that differ.")
 @content("--zipf", type=float, default=0.0, help="Shares of the flows by Zipf's law with this exponent; 0: uniform.")
 @content("-6", "--ipv6", is_flag=True, help="IPv6 instead of IPv4.")
@@ -77,10 +77,7 @@ def _shares(text: str) -> tuple[float, ...]:
 @sending.where("--shares", type=Parsed("LIST", _shares), help="Shares of the queues; RSS chooses if not given.")
 @sending.until("-c", "-n", "--count", "count", type=COUNT, help="End after so many packets.")
 def command(**given: Any) -> None:
-    if given["profile"] and (given["flows"] != 1 or given["zipf"] or given["shares"] or given["ipv6"]):
-        raise UsageError("--profile has its own flows", "leave --flows, --zipf, --shares and --ipv6 out")
-    if given["shares"] and not given["queues"]:
-        raise UsageError("--shares of no queues", "add --queues 0-3")
+    _check(given)
     if given["link_bps"] is not None:
         from wirecap.traffic.timing import ETHERNET_OVERHEAD_BYTES
 
@@ -100,17 +97,36 @@ def command(**given: Any) -> None:
     sending.send(given, make)
 
 
+def _check(given: dict[str, Any]) -> None:
+    """UsageError for options that contradict each other, or would have no effect."""
+    profile, shares, one_flow = given["profile"], given["shares"], given["flows"] == 1
+    if profile and (not one_flow or given["zipf"] or shares or given["ipv6"]):
+        raise UsageError("--profile has its own flows", "leave --flows, --zipf, --shares and --ipv6 out")
+    if shares and not given["queues"]:
+        raise UsageError("--shares of no queues", "add --queues 0-3")
+    if one_flow and not shares and not profile:
+        if given["zipf"]:
+            raise UsageError("--zipf of one flow", "add --flows 10k")
+        if len(given["queues"] or ()) > 1:
+            raise UsageError("one flow is on one queue", "add --flows 1k, or --shares 1,1 with one for each queue")
+
+
 def _plan(given: dict[str, Any], timing: Timing, facts: Interface) -> tuple[Plan, int, float | None]:
-    """The plan, bytes of its longest frame, and its mean rate in packets a second (0: full speed, None: unknown)."""
+    """The plan, bytes of its longest frame, and its mean rate in packets a second (None: full speed, or unknown)."""
+    from wirecap.traffic.flows import headers_bytes
     from wirecap.traffic.profile import BorderRouter
     from wirecap.traffic.steering import Rss
-    from wirecap.traffic.synthetic import Synthetic, Traffic
+    from wirecap.traffic.synthetic import IMIX, Synthetic, Traffic, at_least
 
     sizes = _sizes(given["sizes"] or ("imix" if given["profile"] else "60"))
+    if not given["sizes"] or sizes == IMIX:
+        sizes = at_least(headers_bytes(given["ipv6"], given["vlan"]), sizes)
     longest = max(size for size, _ in sizes)
     queues = len(given["queues"] or (0,))
     if given["profile"]:
-        router = BorderRouter(queues, facts.mtu, sizes, given["seed"], given["count"], given["duration_ns"])
+        router = BorderRouter(
+            queues, facts.mtu, sizes, given["seed"], given["count"], given["duration_ns"], given["vlan"]
+        )
         return router, longest, None
     traffic = Traffic(
         sizes, given["flows"], given["zipf"], given["ipv6"], given["vlan"], given["seed"], given["shares"]
@@ -119,4 +135,4 @@ def _plan(given: dict[str, Any], timing: Timing, facts: Interface) -> tuple[Plan
     rss = Rss(queues) if queues > 1 and not given["shares"] else None
     plan = Synthetic(traffic, timing, facts.mtu, count=given["count"], duration_ns=duration_ns, queues=queues, rss=rss)
     mean_bits = 8 * (sum(s * w for s, w in sizes) / sum(w for _, w in sizes) + timing.overhead_bytes)
-    return plan, longest, 0.0 if not timing.paced else timing.pps or (timing.bps or 0) / mean_bits
+    return plan, longest, timing.pps or (timing.bps / mean_bits if timing.bps else None)

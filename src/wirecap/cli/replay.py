@@ -12,6 +12,7 @@ from wirecap.errors import UsageError
 
 if TYPE_CHECKING:
     from wirecap.linux.netlink import Interface
+    from wirecap.traffic.timing import Timing
 
 HELP = """Replay capture files onto an interface.
 
@@ -57,8 +58,11 @@ def _key(text: str) -> bytes:
               help="So many times as fast as recorded.  [default: 1.0]")  # fmt: skip
 @sending.when("--max-gap", "--maxsleep", "most_gap_ns", type=Parsed("TIME", _milliseconds),
               help="Shorten longer pauses of the recording to this (ms).")  # fmt: skip
-@sending.where("--queue-by", type=click.Choice(QUEUE_BY), default="rss", show_default=True,
-               help="Choose as a NIC's RSS does (standard or symmetric key), or the file's own queue.")  # fmt: skip
+@sending.where(
+    "--queue-by",
+    type=click.Choice(QUEUE_BY),
+    help="Choose as a NIC's RSS does (standard or symmetric key), or the file's own queue.  [default: rss]",
+)
 @sending.where("--rss-key", type=Parsed("HEX", _key), help="Another key: 40 bytes in hex, as ethtool -x prints them.")
 @sending.where("--rss-table", type=Parsed("LIST", lambda text: [int(part) for part in text.split(",")]),
                help="The indirection table: positions in --queues, a power of two of them.")  # fmt: skip
@@ -78,6 +82,7 @@ def command(**given: Any) -> None:
     if not given["files"]:
         raise UsageError("no file to replay", "wirecap replay -i INTERFACE FILE")
     timing = sending.timing(given, default_speed=1.0)
+    _check(given, timing)
 
     def make(facts: Interface) -> sending.Opened:
         from wirecap.traffic.choose import Wish, longest_frame
@@ -88,10 +93,11 @@ def command(**given: Any) -> None:
         queues = given["queues"]
         several = queues is not None and len(queues) > 1
         steering: Rss | Recorded | None = None
-        if several and given["queue_by"] == "recorded":
+        queue_by = given["queue_by"] or "rss"
+        if several and queue_by == "recorded":
             steering = Recorded(len(queues))
         elif several:
-            steering = Rss(len(queues), given["rss_key"] or KEYS[given["queue_by"]], given["rss_table"])
+            steering = Rss(len(queues), given["rss_key"] or KEYS[queue_by], given["rss_table"])
         plan = Recording(
             given["files"], timing, facts.mtu, loops=given["loops"], loop_pause_ns=given["loop_pause_ns"],
             limit=given["limit"], duration_ns=given["duration_ns"] if timing.paced else None, steering=steering,
@@ -103,8 +109,23 @@ def command(**given: Any) -> None:
     sending.send(given, make)
 
 
-def _mean_pps(timing: Any) -> float | None:
+def _check(given: dict[str, Any], timing: Timing) -> None:
+    """UsageError for an option that would have no effect."""
+    choosing = [name for name in ("queue_by", "rss_key", "rss_table") if given[name] is not None]
+    if choosing and len(given["queues"] or ()) < 2:
+        raise UsageError(f"{_flag(choosing[0])}: there is no queue to choose", "add --queues 0-3")
+    if given["queue_by"] == "recorded" and len(choosing) > 1:
+        raise UsageError(f"{_flag(choosing[1])} and --queue-by recorded do not go together", "take one of them")
+    if timing.most_gap_ns is not None and timing.speed is None:
+        raise UsageError("--max-gap shortens the pauses of a recording", "leave it out, or take --speed")
+    if given["loop_pause_ns"] and (given["loops"] == 1 or not timing.paced):
+        raise UsageError("--loop-delay: there is no pause at full speed, nor without --loop", "leave it out")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _mean_pps(timing: Timing) -> float | None:
     """The mean rate where it is known beforehand; a bit rate is taken for packets of 500 bytes."""
-    if not timing.paced:
-        return 0.0
     return timing.pps or (timing.bps / 4000 if timing.bps else None)

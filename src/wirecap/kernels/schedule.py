@@ -12,7 +12,7 @@ TOO_LONG, TOO_SHORT, CUT = range(3)
 COUNTS = 4
 
 # words of ``schedule``
-MODE, PACKETS, BITS, ORIGIN_NS, OFFSET_NS, LAST_NS, RATE, BURST, EXTRA_BITS, MOST_GAP_NS = range(10)
+MODE, PACKETS, BITS, ORIGIN_NS, OFFSET_NS, LAST_NS, RATE, BURST, EXTRA_BITS, MOST_GAP_NS, PAUSED_NS = range(11)
 SCHEDULE_WORDS = 12
 RECORDED, AT_PPS, AT_BPS, TOPSPEED = range(4)
 NO_ORIGIN = -(1 << 63)
@@ -75,7 +75,7 @@ def schedule(stamp, length, n, state, speed, due):
 
     stamp: int64 (n,) ns; length: uint32 (n,) bytes; state: int64 (SCHEDULE_WORDS,), goes on from batch to batch.
     RECORDED: as the stamps tell, ``speed`` times as fast, the first at OFFSET_NS.  AT_PPS, AT_BPS: RATE a second,
-    BURST packets at once; a packet counts EXTRA_BITS more than its own bits.
+    BURST packets at once, all PAUSED_NS later; a packet counts EXTRA_BITS more than its own bits.
     """
     mode, rate = state[MODE], state[RATE]
     for i in range(n):
@@ -87,11 +87,11 @@ def schedule(stamp, length, n, state, speed, due):
                 passed = i64(passed / speed)
             moment = gap_bound(state[OFFSET_NS] + passed, state)
         elif mode == AT_PPS:
-            moment = parts(state[PACKETS] // state[BURST] * state[BURST], rate)
+            moment = state[PAUSED_NS] + parts(state[PACKETS] // state[BURST] * state[BURST], rate)
         elif mode == AT_BPS:
             if state[PACKETS] % state[BURST] == 0:
                 state[OFFSET_NS] = parts(state[BITS], rate)
-            moment = state[OFFSET_NS]
+            moment = state[PAUSED_NS] + state[OFFSET_NS]
         else:
             moment = 0
         state[PACKETS] += 1

@@ -18,8 +18,8 @@ from wirecap.traffic.xdp_sender import XdpSender
 WAYS = ("auto", "xdp", "packet", "live")
 ETHERNET_BYTES, TAG_BYTES = 14, 4
 FAST_PPS = 300_000
-"""Above this mean rate AF_XDP in copy mode has little left: live frames are taken where they can be."""
-
+"""Above this mean rate AF_XDP in copy mode has little left: live frames are taken where they can be.  So they are where
+the mean is not known: recordings have bursts that come faster than this for a while."""
 
 KEEP = Macs()
 
@@ -28,7 +28,7 @@ KEEP = Macs()
 class Wish:
     """What is to be sent: on which queues (None: any), how long the longest frame is, at which times.
 
-    pps: the mean rate in packets a second where it is known, 0 at full speed.
+    pps: the mean rate in packets a second where it is known; None at full speed and as recorded.
     """
 
     queues: tuple[int, ...] | None
@@ -74,13 +74,12 @@ def open_sender(interface: str, way: str, wish: Wish) -> tuple[Sender, str]:
                 if candidate == "packet" or (candidate == "xdp" and wish.queues and len(wish.queues) > 1):
                     raise
                 reason = error.message
-        if candidate != "live" or wish.pps == 0:
-            problems.append(f"not {candidate}: {reason}")
+        problems.append(f"not {candidate}: {reason}")
     raise UsageError(f"{facts.name} cannot send this: {'; '.join(problems)}")
 
 
 def _order(wish: Wish) -> Sequence[str]:
-    fast = not wish.paced or (wish.pps or 0) > FAST_PPS
+    fast = wish.pps is None or wish.pps > FAST_PPS
     return ("live", "xdp", "packet") if fast else ("xdp", "packet")
 
 

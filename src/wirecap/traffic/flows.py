@@ -41,6 +41,11 @@ def flow_of(number: int) -> Flow:
     )  # fmt: skip
 
 
+def headers_bytes(ipv6: bool = False, vlan: int | None = None) -> int:
+    """Bytes of all headers of a frame, which is never shorter."""
+    return 14 + (0 if vlan is None else 4) + (40 if ipv6 else 20) + k.UDP_BYTES
+
+
 @dataclass(frozen=True)
 class Headers:
     """Templates for the kernel ``build``: octets uint8 (flows, TEMPLATE_BYTES), facts int64 (flows, FLOW_WORDS)."""
@@ -68,7 +73,7 @@ def headers_of(flows: Sequence[Flow], ipv6: bool = False, vlan: int | None = Non
         facts[number] = (
             len(ethernet), len(ethernet) + len(network), _sum(network), _sum(pseudo + udp), 6 if ipv6 else 4,
         )  # fmt: skip
-    return Headers(octets, facts, len(ethernet) + (40 if ipv6 else 20) + k.UDP_BYTES)
+    return Headers(octets, facts, headers_bytes(ipv6, vlan))
 
 
 def shares(flows: int, zipf: float = 0.0, of_queue: Sequence[float] | None = None) -> NDArray[np.float64]:

@@ -29,11 +29,11 @@ class BorderRouter:
 
     def __init__(
         self, queues: int, mtu: int, sizes: Sizes, seed: int = 1, count: int | None = None,
-        duration_ns: int | None = None,
+        duration_ns: int | None = None, vlan: int | None = None,
     ) -> None:  # fmt: skip
         self.queues, self.not_sent = queues, NotSent()
         chosen = flows_by_bucket()
-        self._builder = Builder(f.headers_of([flow for row in chosen for flow in row]), sizes, mtu, seed)
+        self._builder = Builder(f.headers_of([flow for row in chosen for flow in row], vlan=vlan), sizes, mtu, seed)
         self._alike = np.ones(1)
         rates = border_router.bucket_rates()
         totals = np.floor(np.cumsum(rates * border_router.SLICE_S, axis=0) + 1e-9).astype(np.int64)

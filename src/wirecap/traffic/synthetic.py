@@ -46,6 +46,11 @@ def parse_sizes(text: str) -> Sizes:
     return tuple(found)
 
 
+def at_least(shortest: int, sizes: Sizes) -> Sizes:
+    """The sizes, those below ``shortest`` bytes made that long: IPv6 and a VLAN tag do not fit 60 bytes."""
+    return tuple((max(size, shortest), weight) for size, weight in sizes)
+
+
 class Builder:
     """Batches of frames, each batch's bytes in a stretch of memory that is used again once it was sent."""
 

@@ -68,6 +68,7 @@ class Schedule:
     def restart(self, pause_ns: int = 0) -> None:
         """A recording begins, right after the last packet of the one before, or ``pause_ns`` later."""
         self._state[k.ORIGIN_NS] = k.NO_ORIGIN
+        self._state[k.PAUSED_NS] += pause_ns
         if self._state[k.MODE] == k.RECORDED:
             self._state[k.OFFSET_NS] = self._state[k.LAST_NS] + pause_ns
 

@@ -121,6 +121,8 @@ def _send(given: dict[str, Any], make: Callable[[Any], Opened], asked: threading
     from wirecap.traffic.choose import open_sender
     from wirecap.traffic.session import Session
 
+    if given["duration_ns"] == 0:
+        raise UsageError("--duration 0: nothing would be sent", "leave it out to send without end")
     facts = netlink.interface(given["interface"])
     plan, wish = make(facts)
     sender, why = open_sender(facts.name, given["way"], wish)

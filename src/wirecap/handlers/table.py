@@ -44,7 +44,7 @@ def make(spec: HandlerSpec, selection: Selection) -> Handler | None:
         return bind(load(name) if spec.given is None else spec.given, options)
     if name not in HANDLERS:
         names = [*HANDLERS, "write"]
-        known = f"there are {', '.join(sorted(names))}, and package.module:object for your own"
+        known = f"there are {', '.join(sorted(names))}, and ./my.py:function or package.module:object for your own"
         raise UsageError(f"there is no handler {name!r}", suggest(name, names) or known)
     return HANDLERS[name](options, selection)
 

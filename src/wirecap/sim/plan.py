@@ -68,7 +68,7 @@ class Demand:
                 f"a worst queue with {100 * self.worst_share:g} % of the packets", f"it has {least} to 100 %"
             )
         if self.burst_packets < 1 or not 1 <= self.handler_pps <= 1e12:
-            raise UsageError("a plan needs a burst and a handler's rate", "give --burst 100k --handler-rate 38844")
+            raise UsageError("a burst and a handler's rate are 1 or more", "give --burst 100k --handler-rate 38844")
         if self.rate_pps > self.link_pps * 1.001 or self.mean_pps > self.link_pps * 1.001:
             raise UsageError(
                 f"the link carries {self.link_pps:,.0f} frames of {self.frame_bytes} bytes a second",

@@ -39,9 +39,9 @@ def parse_sizes(text: str) -> Sizes:
             first, last = (int(between[1]), int(between[2])) if between else (int(size), int(size))
             share = float(weight) if weight else 1.0
         except ValueError:
-            raise UsageError(f"{text!r}: {part!r} is no frame size", forms) from None
+            raise UsageError(f"--size {text}: {part!r} is no frame size", forms) from None
         if not 14 <= first <= last <= _MOST_BYTES or not 0 < share < 1e9:
-            raise UsageError(f"{text!r}: {part!r} cannot be", f"sizes are 14 to {_MOST_BYTES}, weights above 0")
+            raise UsageError(f"--size {text}: {part!r} cannot be", f"sizes are 14 to {_MOST_BYTES}, weights above 0")
         found += [(size, share / (last - first + 1)) for size in range(first, last + 1)]
     return tuple(found)
 

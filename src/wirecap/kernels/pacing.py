@@ -14,7 +14,7 @@ from wirecap.kernels.atomics import load
 from wirecap.kernels.jit import PURE, inline
 from wirecap.kernels.libc import monotonic_ns
 
-STOP, START_NS, UNTIL_NS, PACED, POSITION, MARGIN_NS, LATEST_NS, LAST_NS, OCTETS, REWRITE = range(10)
+STOP, START_NS, UNTIL_NS, PACED, POSITION, MARGIN_NS, LATEST_NS, LAST_NS, REWRITE = range(9)
 CONTROL_WORDS = 16
 
 LEAST_MARGIN_NS, MOST_MARGIN_NS = 20_000, 400_000

@@ -14,7 +14,6 @@ from wirecap.kernels.libc import monotonic_ns
 from wirecap.kernels.pacing import (
     LAST_NS,
     LATEST_NS,
-    OCTETS,
     PACED,
     POSITION,
     REWRITE,
@@ -113,7 +112,6 @@ def put(rings, halves, umem, queue, free, arena, start, length, control, address
     rings[at] = cell
     rings[at + 1] = length
     queue[PENDING] += 1
-    control[OCTETS] += length
 
 
 @kernel(i64(words, lengths, octets, table, table, octets, words, lengths, words, words, i64, words, octets, words))

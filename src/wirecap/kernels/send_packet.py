@@ -14,7 +14,6 @@ from wirecap.kernels.libc import monotonic_ns
 from wirecap.kernels.pacing import (
     LAST_NS,
     LATEST_NS,
-    OCTETS,
     PACED,
     POSITION,
     REWRITE,
@@ -92,7 +91,6 @@ def put(halves, slots, ring, arena, start, length, control, addresses):
     store(halves, at // 4, types.uint32(SEND_REQUEST))
     ring[SUBMITTED] += 1
     ring[PENDING] += 1
-    control[OCTETS] += length
 
 
 @kernel(i64(lengths, octets, words, octets, words, lengths, words, i64, words, octets, words))

@@ -10,9 +10,9 @@ from wirecap.kernels.send_live import HEAD_BYTES
 from wirecap.linux import bpf
 from wirecap.linux.asm import Insn
 
-CURSOR, SENT, FAULTS, LIMIT, START, OCTETS, LAST, LATEST = range(8)
+CURSOR, SENT, FAULTS, LIMIT, START, LAST, LATEST = range(7)
 """Words of the control map: where the next record is, frames redirected, frames that could not be filled, the number
-of frames after which nothing is sent, the moment that times count from, octets redirected; and at a rate, when the
+of frames after which nothing is sent, the moment that times count from; and at a rate, when the
 last frame was sent and the largest delay of one, in ns."""
 CONTROL_BYTES = 64
 
@@ -72,9 +72,6 @@ def program(ifindex: int, ring: int, control: int, size: int, longest: int, pace
         ("mov_reg", 4, _PLACE, 0, 0),
         ("call", 0, 0, 0, bpf.HELPERS["xdp_store_bytes"]),
         ("jne_imm", 0, 0, "fault", 0),
-        ("ldxdw", 1, _CONTROL, 8 * OCTETS, 0),
-        ("add_reg", 1, _PLACE, 0, 0),
-        ("stxdw", _CONTROL, 1, 8 * OCTETS, 0),
         *_next(SENT),
         ("mov_imm", 1, 0, 0, ifindex),
         ("mov_imm", 2, 0, 0, 0),

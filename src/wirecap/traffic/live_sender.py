@@ -35,6 +35,8 @@ PACED_PIECE = 4096
 """Runs of one system call at a rate, some of which only wait."""
 SLEEP_NS = 300_000
 """A pause from which on the thread sleeps instead of letting the program wait."""
+LOOK_NS = 50_000_000
+"""From one look at the interface to the next: a look takes as long as some hundred packets."""
 _ROOM_S = 0.05
 
 
@@ -60,6 +62,7 @@ class LiveSender:
         self._frame = bytes(self._longest)
         self._taken_before = self._taken()
         self._pinned = False
+        self._looked_ns = 0
         self.way = "in-kernel live frames (BPF_PROG_TEST_RUN)"
 
     def kernels(self) -> list[Any]:
@@ -95,10 +98,10 @@ class LiveSender:
                 self._test_run(PACED_PIECE, PACED_BATCH)
             else:
                 self._test_run(min(int(self._shared[live_program.LIMIT]) - done, PIECE), BATCH)
-            self.control[p.OCTETS] = self._shared[live_program.OCTETS]
             self.control[p.LATEST_NS] = self._shared[live_program.LATEST]
             self.control[p.LAST_NS] = self._shared[live_program.LAST] if self._paced else time.monotonic_ns()
-            self._look(done)
+            if time.monotonic_ns() - self._looked_ns > LOOK_NS:
+                self._look()
         self._pack[k.TAIL] = head
         with self._room:
             self._room.notify()
@@ -119,9 +122,10 @@ class LiveSender:
             if error.errno != errno.EINTR:
                 raise
 
-    def _look(self, before: int) -> None:
+    def _look(self) -> None:
         """Raise where the interface has gone down: the test run itself says nothing of it."""
-        if self._taken_before is None or int(self._shared[live_program.SENT]) == before:
+        self._looked_ns = time.monotonic_ns()
+        if self._taken_before is None or not self.completed():
             return
         taken, up = self.completed() - self.refused(), netlink.is_up(self._interface)
         if not up or not taken:
@@ -129,6 +133,7 @@ class LiveSender:
 
     def finish(self) -> None:
         """Nothing is left to wait for: a test run returns when its frames are handed over."""
+        self._look()
 
     def completed(self) -> int:
         return int(self._shared[live_program.SENT] - self._shared[live_program.FAULTS])

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from wirecap.kernels import jit
 from wirecap.kernels import pacing as p
 from wirecap.traffic.batch import Batch, Plan
@@ -24,7 +26,7 @@ _TICK_S = 0.1
 
 @dataclass
 class Outcome:
-    """What was sent.  sent: packets completed and not refused; octets: of all handed to the kernel."""
+    """What was sent.  attempted, octets: packets completed, and their bytes; sent: those of them not refused."""
 
     way: str = ""
     attempted: int = 0
@@ -50,23 +52,28 @@ class _Place:
 
     batch: Batch
     packets: int = 0
+    octets: int = 0
     due_ns: int = 0
     share: float | None = 0.0
 
-    def at(self, packets: int) -> tuple[int, float | None]:
-        """When the last of so many packets was due, in ns after the start, and the share of the plan that they are."""
+    @property
+    def end(self) -> int:
+        """Packets up to the end of the batch."""
+        return self.packets + self.batch.n
+
+    def at(self, packets: int) -> tuple[int, int, float | None]:
+        """Of the first so many packets: their bytes, when the last was due (ns after the start), share of the plan."""
         batch = self.batch
         n = min(max(packets - self.packets, 0), batch.n)
+        octets = self.octets + int(batch.length[:n].sum(dtype=np.int64))
         due_ns = int(batch.due[n - 1]) if n else self.due_ns
         if batch.share is None or self.share is None:
-            return due_ns, None
-        return due_ns, self.share + (batch.share - self.share) * n / batch.n
+            return octets, due_ns, None
+        return octets, due_ns, self.share + (batch.share - self.share) * n / batch.n
 
     def following(self, batch: Batch) -> _Place:
         """The next batch, once all of this one was handed over."""
-        packets = self.packets + self.batch.n
-        due_ns, share = self.at(packets)
-        return _Place(batch, packets, due_ns, share)
+        return _Place(batch, self.end, *self.at(self.end))
 
 
 class Session:
@@ -121,9 +128,9 @@ class Session:
         control, plan = self.sender.control, self.plan
         completed, refused = self.sender.completed(), self.sender.refused()
         end_ns = int(control[p.LAST_NS]) or self._begin_ns
-        due_ns, share = self._place.at(completed) if self._place else (0, None)
+        octets, due_ns, share = self._place.at(completed) if self._place else (0, 0, None)
         return Outcome(
-            way=self.sender.way, attempted=completed, sent=completed - refused, octets=int(control[p.OCTETS]),
+            way=self.sender.way, attempted=completed, sent=completed - refused, octets=octets,
             duration_s=max(0, end_ns - self._begin_ns) / 1e9,
             planned_s=due_ns / 1e9 if plan.paced else None, latest_ns=int(control[p.LATEST_NS]),
             refused=refused, not_sent=dict(plan.not_sent.reasons), cut_by_capture=plan.not_sent.cut_by_capture,
@@ -171,7 +178,18 @@ class Session:
                 self.sender.send(staged)
                 batch.release()
                 item = self._next()
+            self._catch_up()
         self.sender.finish()
+
+    def _catch_up(self) -> None:
+        """A sender that was ended may be ahead of the batch that it was given last."""
+        while self._place and self.sender.completed() > self._place.end:
+            try:
+                item = self._ahead.get_nowait()
+            except queue.Empty:
+                return
+            if item:
+                self._place = self._place.following(item[1])
 
     def _next(self) -> tuple[Any, Batch] | None:
         while not self._asked.is_set():

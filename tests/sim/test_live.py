@@ -12,22 +12,24 @@ from wirecap.errors import WirecapError
 from wirecap.kernels.jit import PURE
 from wirecap.lab import testbed
 from wirecap.linux import netns
-from wirecap.sim import live, workload
+from wirecap.sim import border_router, live, load, workload
 from wirecap.sim.engines import Dna, Netmap, PfRing, WireCap
-from wirecap.sim.figures import TABLE, base, scaling
+from wirecap.sim.figures import TABLE, base, bursts, scaling
 from wirecap.sim.figures import live as figures_live
 from wirecap.sim.live_traffic import Sent, WorkloadPlan
 
 
 @pytest.mark.live
-def test_bursts_measured_and_simulated(tmp_path, capsys):
-    """Figure 10 at P = 20,000 and 100,000 on real packets: below R*M only a late capture thread loses packets; above it
-    the pool's cells and what the handler did meanwhile are kept, however busy the machine is; what is off is listed."""
-    arguments = ["figure", "10", "--live", "--points", "20k,100k", "--no-plot", "-o", str(tmp_path), "--json", "-"]
-    assert run(arguments) == 0
+def test_bursts_measured_and_simulated(monkeypatch, tmp_path, capsys):
+    """(256,100) of figure 9 at P = 20,000 and 100,000 on real packets: below R*M only a late capture thread loses some;
+    above it the pool's cells and what the handler did meanwhile are kept, however busy the machine is; what is off is
+    listed."""
+    monkeypatch.setattr(bursts, "FIGURE_9", ((256, 100),))
+    arguments = ["figure", "9", "--live", "--engine", "xdp", "--points", "20k,100k", "--no-plot", "-o", str(tmp_path)]
+    assert run([*arguments, "--json", "-"]) == 0
     found = json.loads(capsys.readouterr().out)
     measured = [series for series in found["series"] if series["kind"] == base.MEASURED]
-    assert [series["label"] for series in measured] == [series["label"] for series in found["series"]][:3]
+    assert [series["label"] for series in measured] == ["WireCAP-B-(256,100)"]
     for series in measured:
         below, above = series["points"]
         late = [point["facts"]["packets"]["drops"].get("capture_late", 0) for point in (below, above)]
@@ -48,17 +50,17 @@ def test_each_engine_has_a_live_one():
     """WireCAP runs as xdp with its own M, R and T, Type II as direct with its ring, Type I as packet."""
     assert live.options(WireCap(64, 400, 70, True)) == "--engine xdp --mode advanced -T 70 -M 64 -R 400".split()
     assert live.options(WireCap(64, 400)) == "--engine xdp --mode basic -M 64 -R 400".split()
-    assert live.options(Dna(512)) == "--engine direct --ring 512".split()
-    assert live.options(Netmap()) == "--engine direct --ring 1024".split()
+    assert live.options(Dna(512)) == "--engine direct --ring 512 -M 128".split()
+    assert live.options(Netmap()) == "--engine direct --ring 1024 -M 512".split()
     assert live.options(PfRing())[:2] == ["--engine", "packet"]
 
 
 def test_each_engine_has_one_that_forwards():
-    """Forwarding, the same; only PF_RING's ring and slots are a pool of as many cells: AF_PACKET does not forward."""
+    """Forwarding, the same; only PF_RING's slots are a pool of as many cells: AF_PACKET does not forward."""
     for engine in (WireCap(64, 400, 70, True), Dna(512)):
         assert live.options(engine, forward=True) == live.options(engine)
     found = live.options(PfRing(1024, 4096), forward=True)
-    assert found == "--engine xdp --mode basic -M 64 -R 80".split()
+    assert found == "--engine xdp --mode basic -M 64 -R 64".split()
 
 
 @pytest.mark.parametrize("number", TABLE)
@@ -78,15 +80,14 @@ def test_two_nics_both_directions(monkeypatch, tmp_path, capsys):
     fast this machine was is said, and no point is judged by a simulation of another machine's bus."""
     monkeypatch.setattr(figures_live, "SCALING_PACKETS", 20_000)
     monkeypatch.setattr(scaling, "FRAMES", (100,))
+    monkeypatch.setattr(scaling, "ENGINES", scaling.ENGINES[:2])
     figure = base.Figure(14, "t", "queues", [], {}, [])
     figures_live.measure(figure, lambda line: None, ["xdp"], [2.0])
-    assert [series.label for series in figure.series] == [scaling.label(one, 100) for one in scaling.ENGINES[1:]]
-    for series in figure.series:
-        facts = series.points[0].facts
-        assert facts["sent"] == facts["packets"]["received"] == 40_000
-        assert facts["arrived"] == facts["packets"]["forwarded"] == 40_000 - facts["packets"]["dropped"]
-        assert {row["interface"][-1] for row in facts["per_queue"] if row["received"]} == {"0", "1"}
-        assert all(row["received"] == 10_000 for row in facts["per_queue"])
+    assert [series.label for series in figure.series] == ["WireCAP-A-(256,100,60%)@100B"]
+    facts = figure.series[0].points[0].facts
+    assert facts["sent"] == facts["packets"]["received"] == 40_000
+    assert facts["arrived"] == facts["packets"]["forwarded"] == 40_000 - facts["packets"]["dropped"]
+    assert [row["received"] for row in facts["per_queue"]] == [10_000] * 4
     assert figure.differences == []
     assert any("speed that this machine reaches" in note for note in figure.notes)
 
@@ -150,6 +151,41 @@ def test_slow_handlers_explain_a_difference(monkeypatch):
     figures_live.measure(figure, lambda line: None, (), [4.0])
     assert len(figure.differences) == 4
     assert all("an overloaded handler did some 15,625 p/s, not 38,844" in text for text in figure.differences)
+
+
+def test_a_small_ring_is_told_by_its_slots(monkeypatch):
+    """Where PF_RING's live ring loses more than the model, it is said with how many slots the model would."""
+
+    class Small(_Bench):
+        def trial(self, arguments, send, **_):
+            packets = {"delivered": 3_800_000, "drops": {"pool_exhausted": 2_120_000}}
+            return live.Trial(Sent(5_920_000, 32.0), {"packets": packets, "per_queue": []}, 32.0)
+
+    monkeypatch.setattr(figures_live, "Bench", lambda: Small(0))
+    figure = _figure(11)
+    figures_live.measure(figure, lambda line: None, ["packet"], [4.0])
+    slots = figure.series[0].points[0].facts["equivalent_slots"]
+    model = live.as_live(PfRing(slots=slots))
+    assert model.simulate(border_router.workload(4), load.filters(300)).drop_rate == pytest.approx(0.358, abs=0.01)
+    assert f"as a ring of {slots:,} slots would lose" in figure.differences[0]
+
+
+def test_an_interrupt_keeps_what_was_measured(monkeypatch, tmp_path, capsys):
+    """Ctrl-C during the third engine: the two before it are in the files, the note says so, and the status is 1."""
+    count = iter(range(100))
+
+    class Long(_Bench):
+        def trial(self, arguments, send, **_):
+            if next(count) == 2:
+                raise KeyboardInterrupt
+            return live.Trial(Sent(100_000, 0.05), {"packets": {"delivered": 1000, "drops": {}}})
+
+    monkeypatch.setattr(figures_live, "Bench", lambda: Long(0))
+    assert run(["figure", "9", "--live", "--points", "100k", "-o", str(tmp_path)]) == 1
+    assert "written so far" in capsys.readouterr().err
+    found = json.loads((tmp_path / "figure-09.json").read_text())
+    assert [series["label"] for series in found["series"] if series["kind"] == base.MEASURED] == ["PF_RING", "DNA"]
+    assert any("interrupted" in note for note in found["notes"])
 
 
 def test_the_plan_sends_every_packet_in_order():

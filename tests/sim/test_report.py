@@ -150,6 +150,7 @@ def test_without_matplotlib(monkeypatch, tmp_path, capsys):
         (["eleven"], "no figure"),
         (["10", "--engine", "xdp"], "add --live"),
         (["10", "--live", "--points", "a,b"], "not a list of numbers"),
+        (["11", "--live", "--points", "4,7"], "nothing is measured at 7"),
     ],
 )
 def test_wrong_usage(arguments, message, capsys):

@@ -49,14 +49,14 @@ def command(
     places = _points(points)
     if not no_plot and not plot.available():
         raise WirecapError("plots need Matplotlib", "pip install 'wirecap[plot]', or leave them out with --no-plot")
+    if measured and places:
+        _check_places(numbers, places)
     quiet = json_file == "-"
     made = []
     for each in numbers:
         figure = TABLE[each](_tell)
         if measured:
-            from wirecap.sim.figures.live import measure
-
-            measure(figure, lambda line: click.echo(f"  {line}", err=True), engines, places)
+            _measure(figure, Path(folder), engines, places)
         made.append(figure)
         paths = store.write(figure, Path(folder), plots=not no_plot)
         if not quiet:
@@ -68,6 +68,31 @@ def command(
     if json_file:
         found = [store.as_dict(figure) for figure in made]
         write_json(json_file, {"figures": found} if number == "all" else found[0])
+
+
+def _check_places(numbers: list[int], places: tuple[float, ...]) -> None:
+    """UsageError for a place that none of the figures has on its axis."""
+    from wirecap.sim.figures.live import experiments
+
+    there = {float(x) for number in numbers for one in experiments(number) for x in one.grid}
+    for place in places:
+        if place not in there:
+            known = ", ".join(f"{x:.0f}" for x in sorted(there))
+            raise UsageError(f"--points: nothing is measured at {place:.0f}", f"there are {known}")
+
+
+def _measure(figure: Any, folder: Path, engines: tuple[str, ...], places: tuple[float, ...]) -> None:
+    """Measure it; what there is by the time of an interrupt is written, without plots."""
+    from wirecap.sim.figures import store
+    from wirecap.sim.figures.live import measure
+
+    try:
+        measure(figure, lambda line: click.echo(f"  {line}", err=True), engines, places)
+    except KeyboardInterrupt:
+        figure.notes.append("the measurement was interrupted")
+        paths = store.write(figure, folder, plots=False)
+        click.echo(f"  written so far: {', '.join(str(path) for path in paths)}", err=True)
+        raise
 
 
 def _number(text: str, numbers: list[int]) -> int:

@@ -33,6 +33,11 @@ def _explained(label: str, point: Point) -> str:
     drops = ", ".join(f"{count:,} {name}" for name, count in facts["packets"]["drops"].items())
     apart = 100 * (point.drop - facts["simulated"])
     text = f"{label} at {point.x:,g}: {apart:+.1f} points (its drops: {drops or 'none'})"
+    if "equivalent_slots" in facts:
+        text += (
+            f"; as a ring of {facts['equivalent_slots']:,} slots would lose: the kernel passes a block of its ring on"
+            " after 1 ms, however full, so that at low rates it holds fewer packets than in a burst"
+        )
     if "handler_pps" in facts:
         text += (
             f"; an overloaded handler did some {facts['handler_pps']:,.0f} p/s, not {PAPER_PPS:,}, with which"
@@ -54,7 +59,7 @@ def notes(number: int, measured: Sequence[Series]) -> list[str]:
             " rate; the simulated curves drawn are at 14.88 Mp/s"
         )
     elif number == 13:
-        text = "AF_PACKET does not forward: a pool of 5,120 cells stands for PF_RING's ring and slots"
+        text = "AF_PACKET does not forward: a pool of 4,096 cells stands for PF_RING's slots"
     elif number == 14:
         text = (
             f"measured at the speed that this machine reaches: {speed} sent in both directions together, on"

@@ -67,23 +67,31 @@ def measure(figure: Figure, tell: Progress, engines: Iterable[str] = (), points:
     """
     wanted, places = set(engines), set(points)
     measured: list[Series] = []
-    with Bench() as bench:
-        for one in experiments(figure.number):
-            if wanted and live_engine(one.engine, figure.number in FORWARDING) not in wanted:
-                continue
-            series = Series(one.label, [], MEASURED)
-            try:
-                for x in (place for place in one.grid if not places or place in places):
-                    series.points.append(one.run(bench, x))
-                    tell(differences.line(one.label, series.points[-1]))
-            except RefusedError as error:
-                figure.notes.append(f"{one.label} was not measured: {error}")
-                tell(f"{one.label}: {error}")
-            if series.points:
-                measured.append(series)
-    figure.series += measured
-    figure.differences += [text for series in measured for text in differences.beyond_tolerance(series)]
-    figure.notes += differences.notes(figure.number, measured)
+    try:
+        with Bench() as bench:
+            for one in experiments(figure.number):
+                if not wanted or live_engine(one.engine, figure.number in FORWARDING) in wanted:
+                    grid = [place for place in one.grid if not places or place in places]
+                    measured.append(Series(one.label, [], MEASURED))
+                    _series(bench, one, grid, measured[-1], figure.notes, tell)
+    finally:  # also what was measured until an interrupt
+        measured = [series for series in measured if series.points]
+        figure.series += measured
+        figure.differences += [text for series in measured for text in differences.beyond_tolerance(series)]
+        figure.notes += differences.notes(figure.number, measured)
+
+
+def _series(
+    bench: Bench, one: Experiment, grid: Sequence[float], series: Series, notes: list[str], tell: Progress
+) -> None:
+    """Every point of a series; an engine that is refused is a note."""
+    try:
+        for x in grid:
+            series.points.append(one.run(bench, x))
+            tell(differences.line(one.label, series.points[-1]))
+    except RefusedError as error:
+        notes.append(f"{one.label} was not measured: {error}")
+        tell(f"{one.label}: {error}")
 
 
 def _burst(engine: Engine, bare: bool, bench: Bench, x: float) -> Point:
@@ -107,16 +115,30 @@ def _router(engine: Engine, forward: bool, bench: Bench, x: float) -> Point:
         [*options(engine, forward), *HANDLER], lambda ends: send_workload(ends[0], None, packets), queues=queues,
         forward=forward, gro=not forward and live_engine(engine) == "packet",
     )  # fmt: skip
-    transmit_ps = router.TRANSMIT_PS if forward else 0
+    transmit_ps, extra_ps = (router.TRANSMIT_PS, router.FORWARD_PS) if forward else (0, 0)
 
     def simulated(cost: Load) -> float:
-        return simulate(as_live(engine), packets, cost, transmit_ps=transmit_ps).drop_rate
+        return simulate(as_live(engine), packets, cost.plus(extra_ps), transmit_ps=transmit_ps).drop_rate
 
     point = _point(queues, trial, simulated(load.filters(300)))
+    if isinstance(engine, PfRing) and differences.is_off(point):
+        same = _equivalent_slots(engine, packets, point.drop, transmit_ps)
+        point.facts = {**point.facts, "equivalent_slots": same}
     seen = handler_pps(trial.summary, trial.duration_s)
     if seen and differences.is_off(point):
         point.facts = {**point.facts, "handler_pps": seen, "simulated_at_it": simulated(load.rate(seen))}
     return point
+
+
+def _equivalent_slots(engine: PfRing, packets: workload.Workload, drop: float, transmit_ps: int) -> int:
+    """With how many slots the model would lose what was measured, to the nearest 64."""
+    low, high = 1, 64 * engine.slots
+    while high - low > 64:
+        middle = (low + high) // 2
+        model = as_live(PfRing(engine.ring, middle, engine.kernel_ps))
+        found = simulate(model, packets, load.filters(300), transmit_ps=transmit_ps).drop_rate
+        low, high = (middle, high) if found > drop else (low, middle)
+    return high
 
 
 def _scaling(engine: Engine, frame_bytes: int, bench: Bench, x: float) -> Point:

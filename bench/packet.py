@@ -51,11 +51,13 @@ def options(args: argparse.Namespace) -> list[str]:
 
 
 def best(runs: list[common.Run]) -> list[float]:
-    """Our packets over those of the best other program, round by round."""
+    """Our packets over those of the best other program, round by round; undisturbed rounds where there are any."""
+    by_round = [[run for run in runs if run.round == number] for number in sorted({run.round for run in runs})]
+    calm = [each for each in by_round if all(run.waited <= common.DISTURBED for run in each)]
     found = []
-    for number in sorted({run.round for run in runs}):
-        ours = next(run.delivered for run in runs if run.round == number and run.tool == "wirecap")
-        found.append(ours / max(run.delivered for run in runs if run.round == number and run.tool != "wirecap"))
+    for each in calm or by_round:
+        ours = next(run.delivered for run in each if run.tool == "wirecap")
+        found.append(ours / max(run.delivered for run in each if run.tool != "wirecap"))
     return found
 
 

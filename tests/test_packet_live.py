@@ -114,10 +114,11 @@ def test_loopback(hosts, tmp_path):
     assert alike(ours, theirs)
 
 
-def test_any(hosts, tmp_path):
+@pytest.mark.parametrize(("queues", "length"), [("", "262144"), ("@0-3", "60")])
+def test_any(hosts, tmp_path, queues, length):
     """-i any has the packets of all interfaces under tcpdump's cooked headers, loopback's once."""
     a, b = hosts
-    with Both(a.namespace, "any", tmp_path, OURS) as both:
+    with Both(a.namespace, "any", tmp_path, "-s", length, OURS, queues=queues) as both:
         talk(a, b)
         talk(a, a)
         ours, theirs = both.packets()
@@ -170,6 +171,25 @@ def test_the_host_keeps_its_connections(hosts, tmp_path):
     assert ended.status == 0, ended.output
     assert "0 packets dropped" in ended.output
     assert sum(packet.original for packet in read_pcapng(out)) > 12_000_000
+
+
+@pytest.mark.skipif(bool(missing("iperf3")), reason="needs iperf3")
+@pytest.mark.parametrize("where", ["veth", "loopback"])
+def test_iperf3(hosts, tmp_path, where):
+    """iperf3's streams, TCP and UDP, of both families, are packet for packet what tcpdump has, and lose none."""
+    a, b = hosts if where == "veth" else (hosts[0], hosts[0])
+    interface = a.interface if where == "veth" else "lo"
+    with Both(a.namespace, interface, tmp_path, "-B", "65536", OURS) as both:
+        for family, kind in ((INET, "-4"), (INET6, "-6")):
+            for transport in ([], ["-u", "-l", "1200"]):
+                with process.Child(["iperf3", kind, "-s", "-1", "--forceflush"], b.namespace) as server:
+                    server.wait_for("Server listening")
+                    client = ["iperf3", kind, "-c", b.address(family), "-n", "3M", "-b", "200M", *transport]
+                    ended = process.run(client, a.namespace)
+                    assert ended.status == 0, ended.output
+        ours, theirs = both.packets()
+    assert len(ours) > 5000
+    assert alike(ours, theirs)
 
 
 @pytest.mark.skipif(bool(missing("curl")), reason="needs curl")

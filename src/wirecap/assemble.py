@@ -136,7 +136,7 @@ def select(expression: str, source: Source) -> Selection:
         return Selection()
     link_types = {interface.dlt for interface in source.interfaces} or {1}
     if len(link_types) > 1:
-        raise UsageError("the file's interfaces have different link types", "a filter fits one of them only")
+        raise UsageError("the interfaces have different link types", "a filter fits one of them: capture each alone")
     native = NativeFilter(compile_filter(expression, link_types.pop()))
     if isinstance(source, FileSource):
         source.filter_by(native.process, native.state)

@@ -273,6 +273,19 @@ def test_sparse_blocks_go_back_at_once():
     assert len(desk.seen) == 3 * BLOCKS
 
 
+@pytest.mark.parametrize(("size", "copied"), [(300, True), (900, False)])
+def test_long_packets_stay_while_handlers_are_behind(size, copied):
+    """With more than half of the ring held, short packets make room in the ring; long ones cost no copy."""
+    desk = Desk()
+    for number in range(60):
+        desk.send(Frame(bytes([number]) * size, number))
+        desk.capture()
+        desk.take()
+    assert bool(desk.pool.queues[w.COPIED]) == copied
+    assert desk.pool.queues[w.HELD_BLOCKS] == (BLOCKS // 2 if copied else BLOCKS)
+    desk.drain()
+
+
 def test_a_full_ring_says_so():
     """While handlers have all blocks the queue is full; once they are done the kernel goes on."""
     desk = Desk()

@@ -187,6 +187,30 @@ def test_queues_are_not_the_nics(testbed):
     assert "@0-1" in refusal.value.hint
 
 
+def test_captures_side_by_side(testbed):
+    """Two captures on one interface, each with a fanout group: both have every packet."""
+    bed = testbed(queues=2)
+    with packet_rig(bed) as one, packet_rig(bed) as other, Wire(bed.nics[0].outside) as wire:
+        wire.send(flow_frames(500))
+        for rig in (one, other):
+            rig.done(500)
+            rig.stop()
+            check_identity(rig.engine, received=500)
+
+
+@pytest.mark.parametrize("promiscuous", [True, False])
+def test_promiscuous_mode(testbed, promiscuous):
+    """An interface is promiscuous as long as the capture runs; -p leaves it as it is."""
+    bed = testbed(queues=1)
+
+    def users():
+        return netns.call(bed.name, netlink.interface, bed.nics[0].inside).promiscuity
+
+    with packet_rig(bed, promiscuous=promiscuous):
+        assert users() == promiscuous
+    assert users() == 0
+
+
 @pytest.mark.parametrize(("config", "says"), [({"engine": "xdp"}, "'any'"), ({"engine": "packet"}, "at most 256")])
 def test_any_and_large_groups(testbed, config, says):
     """AF_XDP has no interface 'any'; a fanout group has no more members than the kernel lets it have."""

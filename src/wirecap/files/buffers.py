@@ -34,7 +34,8 @@ class Buffers:
         if size % PAGE:
             raise ValueError(f"a buffer of {size} bytes is no multiple of {PAGE}")
         self.size = size
-        pages = mmap.mmap(-1, count * size)
+        pages = mmap.mmap(-1, count * size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        pages.madvise(mmap.MADV_HUGEPAGE)  # a direct write pins each page
         whole = np.frombuffer(pages, dtype=np.uint8)
         self._free = deque(Buffer(whole[k * size : (k + 1) * size]) for k in range(count))
         self._freed = threading.Condition()

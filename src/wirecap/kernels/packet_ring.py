@@ -3,7 +3,8 @@
 A packet stays where the kernel put it.  Its block goes back once every chunk that has packets of it is recycled.
 The kernel passes a block on after a millisecond even when it holds one packet, so that a ring would be used up by
 trickling traffic: what a block less than half full holds is copied into a block of the spill area, which fills up.
-So is everything while handlers hold more than half of the ring: the spill area is the deeper part of the pool.
+So are all short packets while handlers hold more than half of the ring: the spill area is the deeper part of the
+pool.  Long ones stay, for copying them would take the CPU from the handlers that are behind.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from wirecap.kernels.lanes import EMPTY
 from wirecap.kernels.libc import getsockopt_words
 from wirecap.kernels.pool import FREE_SLOTS
 from wirecap.kernels.unaligned import copy, load16, load32, load64, store32, store64, swap16, swap32
+
+SHORT_BYTES = 512
+"""With its header, which is some 100 bytes."""
 
 
 @inline
@@ -110,7 +114,8 @@ def open_block(pool, rings, held, q):
     queues[q + w.INTO] = block
     queues[q + w.NEXT] += 1
     used = i64(rings.halves[at + w.USED])
-    if used * 2 <= queues[q + w.BLOCK_BYTES] or queues[q + w.HELD_BLOCKS] * 2 > queues[q + w.BLOCKS]:
+    sparse, short = used * 2 <= queues[q + w.BLOCK_BYTES], used <= SHORT_BYTES * queues[q + w.LEFT]
+    if sparse or (short and queues[q + w.HELD_BLOCKS] * 2 > queues[q + w.BLOCKS]):
         spill = spill_block(pool, rings, held, q, used)  # there a packet takes no more than with its header here
         if spill != EMPTY:
             queues[q + w.INTO] = spill

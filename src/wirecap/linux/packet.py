@@ -15,7 +15,7 @@ import struct
 from collections.abc import Sequence
 
 from wirecap.errors import SystemCallError, UsageError
-from wirecap.linux import capabilities
+from wirecap.linux import capabilities, ethtool
 from wirecap.linux.memory import Region
 
 SOL_PACKET = 263
@@ -111,6 +111,11 @@ class Socket:
 
 def switch_on_stamps(name: str) -> None:
     """Let a NIC stamp what it receives; UsageError where it cannot (Documentation/networking/timestamping.rst)."""
+    no_clock = UsageError(
+        f"{name} has no clock that stamps every packet", f"leave -j out; 'ethtool -T {name}' shows what it has"
+    )
+    if not ethtool.stamps_all(name):
+        raise no_clock
     settings = array.array("i", [0, 0, HWTSTAMP_FILTER_ALL])  # struct hwtstamp_config: flags, sending, receiving
     request = struct.pack("16sP16x", name.encode(), settings.buffer_info()[0])
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
@@ -122,8 +127,7 @@ def switch_on_stamps(name: str) -> None:
                 raise SystemCallError(
                     f"{name}: switching its stamps on: {error.strerror}", errno.EPERM, needs
                 ) from None
-            reason = f"{name} has no clock that stamps every packet"
-            raise UsageError(reason, f"leave -j out; 'ethtool -T {name}' shows what it has") from None
+            raise no_clock from None
 
 
 def wait_for_senders() -> None:

@@ -22,7 +22,7 @@ from wirecap.kernels import scan_state as at
 from wirecap.kernels.pcap_read import scan
 
 Lengths = npt.NDArray[np.uint32]
-_KEPT = "the packets before it were kept"
+_WHOLE = "the packets before it are whole"
 
 
 class CaptureFile:
@@ -95,7 +95,7 @@ class CaptureFile:
             return self._describe(timeout_s)
         if stop == at.FAILED:
             message, hint = describe(self.state)
-            self._fail(message, hint or _KEPT)
+            self._fail(message, hint or _WHOLE)
         return Progress.READY
 
     def close(self) -> None:
@@ -116,7 +116,7 @@ class CaptureFile:
             return self.feed.refill(self.state, timeout_s)
         except (ValueError, OSError) as error:
             text = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-            self._fail(text, _KEPT)
+            self._fail(text, _WHOLE)
 
     def _peek(self, count: int) -> bytes:
         """Up to count bytes from the position on, fewer if no more are there yet."""
@@ -189,7 +189,7 @@ class CaptureFile:
             else:
                 self._add(headers.read_interface(block, swapped))
         except headers.FormatError as error:
-            self._fail(str(error), error.hint or _KEPT)
+            self._fail(str(error), error.hint or _WHOLE)
         self.state[at.POSITION] += total
         return Progress.READY
 

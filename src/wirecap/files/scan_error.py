@@ -17,7 +17,7 @@ def describe(state: Words) -> tuple[str, str]:
         return f"truncated dump file; tried to read {wanted - header} captured bytes, only got {got - header}", ""
     if code == at.CUT_PACKET:
         return f"truncated dump file; tried to read a block of {wanted} bytes, only got {got}", ""
-    damaged = "the file is damaged from here on; the packets before it were kept"
+    damaged = "the file is damaged from here on; the packets before it are whole"
     return {
         at.ABSURD_LENGTH: f"invalid captured length {wanted}, more than the maximum of {got}",
         at.BLOCK_LENGTH: f"invalid block length {wanted}",

@@ -1,12 +1,10 @@
 """Forward packets at the generator's full speed, beside DPDK's testpmd, netsniff-ng, a bridge and XDP redirect.
 
 One generator, the same veths; what counts is what arrives at the far end, where an XDP program counts and drops it.
-Then both directions at once at a share of the own maximum, and uneven load with paced handlers in both modes.
+``--part skew``: uneven load with paced handlers, in both modes.  Both directions at once: forward_both.py.
 
-    sudo .venv/bin/python bench/forward.py --packets 5000000 --rounds 3
-    sudo .venv/bin/python bench/forward.py --part both --duration 60
+    sudo .venv/bin/python bench/forward.py --packets 10000000 --rounds 3
     sudo .venv/bin/python bench/forward.py --part skew --duration 30
-    sudo .venv/bin/python bench/forward.py --part scale
 """
 
 from __future__ import annotations
@@ -14,9 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import signal
-import statistics
 import tempfile
-import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -132,62 +128,6 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     return {"runs": runs, "ratios": ratios, "failed": [fault for run in runs for fault in run["failed"]]}
 
 
-def paced(
-    number: int, bed: testbed.Testbed, pps: float, duration_s: float, size: int, sent: dict[int, tuple[int, float]]
-) -> None:
-    """Send into one direction; how many frames, and in how many seconds."""
-    with LiveFrames(bed.nics[number].outside, frames.udp(size)) as sender:
-        begin = time.monotonic()
-        count = sender.send_paced(round(pps * duration_s), pps)
-        sent[number] = count, time.monotonic() - begin
-
-
-def both_ways(pps: float, duration_s: float, args: argparse.Namespace, queues: int = 1, *more: str) -> dict[str, Any]:
-    """Both directions at once, ``pps`` packets a second each."""
-    bed = testbed.up(common.NAME, queues=queues, nics=2)
-    one, other = bed.nics
-    done: dict[int, tuple[int, float]] = {}
-    with ExitStack() as stack:
-        ours = stack.enter_context(Ours(one.inside, other.inside, bed.name, None, True, *args.options.split(), *more))
-        counters = [stack.enter_context(FarEnd(nic.outside)) for nic in bed.nics]
-        given = (bed, pps, duration_s, args.size, done)
-        threads = [threading.Thread(target=paced, args=(number, *given)) for number in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        time.sleep(SETTLE_S)
-        cpu_s = ours.stop()
-        arrived = sum(counter.packets for counter in counters)
-    testbed.down(common.NAME)
-    sent, took_s = sum(count for count, _ in done.values()), max(seconds for _, seconds in done.values())
-    return {
-        "queues": queues, "pps": pps, "sent": sent, "arrived": arrived, "cpu_s": cpu_s, "took_s": took_s,
-        "drops": ours.summary["packets"]["drops"], "failed": faults(ours.summary, sent, arrived),
-    }  # fmt: skip
-
-
-def both(args: argparse.Namespace) -> dict[str, Any]:
-    """The own maximum in both directions at once, by halving; then a share of it for a long time."""
-    low, high, best = 0.0, args.most_pps, 0.0
-    while high - low > 0.04 * args.most_pps:
-        middle = (low + high) / 2
-        run = both_ways(middle, 3.0, args)
-        kept = run["arrived"] >= 0.9999 * run["sent"]
-        low, high = (middle, high) if kept else (low, middle)
-        reached = run["sent"] / 2 / run["took_s"]  # on a busy machine the sender is slower than asked
-        best = max(best, reached) if kept else best
-        how = "kept up" if kept else f"{run['sent'] - run['arrived']} lost"
-        common.console.print(f"{middle:,.0f} p/s each way, {reached:,.0f} reached: {how} {run['drops']}")
-    run = both_ways(args.share * best, args.duration, args)
-    lost = run["sent"] - run["arrived"]
-    common.console.print(
-        f"maximum {best:,.0f} p/s each way; at {args.share:.0%} of it for {args.duration:g} s: {run['sent']:,} sent,"
-        f" {lost} lost {run['drops']}"
-    )
-    return {"maximum_pps": best, "run": run, "failed": run["failed"] + ([f"{lost} lost"] if lost else [])}
-
-
 def skew(args: argparse.Namespace) -> dict[str, Any]:
     """Figure 13 live: handlers paced at the paper's rate, one hot queue, each packet forwarded through NIC 2."""
     runs = []
@@ -227,29 +167,17 @@ def skew(args: argparse.Namespace) -> dict[str, Any]:
     return {"runs": runs, "failed": [fault for run in runs for fault in run["failed"]]}
 
 
-def scale(args: argparse.Namespace) -> dict[str, Any]:
-    """The paper's scalability experiment: two NICs, both directions, 1 to 6 queues, frames of 64 and 100 bytes."""
-    runs = []
-    for size in (64, 100):
-        for queues in range(1, 7):
-            args.size = size - 4  # frames are counted with their check sequence
-            rates = [both_ways(args.most_pps, 3.0, args, queues, "--mode", "advanced") for _ in range(args.rounds)]
-            forwarded = statistics.median(run["arrived"] / run["took_s"] for run in rates)
-            lost = statistics.median(1 - run["arrived"] / run["sent"] for run in rates)
-            common.console.print(f"{size} bytes, {queues} queues: {forwarded / 1e6:.2f} Mp/s, {lost:.1%} lost")
-            runs.append({"size": size, "queues": queues, "pps": forwarded, "lost": lost, "rounds": rates})
-    return {"runs": runs, "failed": [fault for run in runs for one in run["rounds"] for fault in one["failed"]]}
+PARTS = {"compare": compare, "skew": skew}
 
 
-PARTS = {"compare": compare, "both": both, "skew": skew, "scale": scale}
-parser = common.options(__doc__.splitlines()[0], 5_000_000, 3, ",".join(FORWARDERS))
-parser.add_argument("--part", choices=PARTS, default="compare", help="which of the measurements")
-parser.add_argument("--duration", type=float, default=60, help="seconds of the long runs")
-parser.add_argument("--share", type=float, default=0.9, help="of the own maximum, both directions")
-parser.add_argument(
-    "--most-pps", type=float, default=600_000, help="packets a second each way, where the search begins"
-)
-parser.add_argument("--rate", type=float, default=38_844, help="packets a second of a paced handler")
-parser.add_argument("--options", default="", help="more options for wirecap forward")
-if __name__ == "__main__":
+def main() -> None:
+    parser = common.options(__doc__.splitlines()[0], 10_000_000, 3, ",".join(FORWARDERS))
+    parser.add_argument("--part", choices=PARTS, default="compare", help="which of the measurements")
+    parser.add_argument("--duration", type=float, default=30, help="seconds of a run of skew")
+    parser.add_argument("--rate", type=float, default=38_844, help="packets a second of a paced handler")
+    parser.add_argument("--options", default="", help="more options for wirecap forward")
     common.main(lambda args: PARTS[args.part](args), parser)
+
+
+if __name__ == "__main__":
+    main()

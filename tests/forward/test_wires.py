@@ -186,7 +186,7 @@ def test_a_hash_keeps_a_flow_on_a_transmit_queue():
         rig.check(len(frames))
 
 
-@settings(max_examples=12 if PURE else 40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12 if PURE else 25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     queues=st.integers(1, 3), outputs=st.integers(1, 3), tx_queues=st.integers(1, 2), M=st.integers(1, 9),
     R=st.integers(2, 9), tx_entries=st.sampled_from([4, 16, 64]), advanced=st.booleans(),

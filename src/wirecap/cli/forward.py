@@ -48,8 +48,8 @@ def _several(text: str) -> tuple[QueueSpec, ...]:
 @where("--both", is_flag=True, help="In both directions.")
 @where("--pair", "pairs", multiple=True, type=Parsed("IN,OUT", _pair), help="Another pair; repeatable.")
 @where("--to", "targets", type=Parsed("OUT,OUT,...", _several), help="Spread over these, in place of one OUT.")
-@where("--balance", type=click.Choice(forward_config.OUTPUTS_BY), default="flow", show_default=True,
-       help="By flow and by hosts both directions stay together; packet: by turns.")  # fmt: skip
+@where("--balance", type=click.Choice(forward_config.OUTPUTS_BY),
+       help="By flow and by hosts both directions stay together; packet: by turns.  [default: flow]")  # fmt: skip
 @where("-f", "filter_text", metavar="FILTER", help="The filter, as dumpcap takes it.")
 @where("--handler", "handlers", multiple=True, type=capture.HANDLER, help="count, pkt_handler:x=300, ./my.py:object")
 @where("--netns", metavar="NAME", help="Network namespace of the interfaces.")
@@ -112,8 +112,10 @@ def _where(given: dict[str, Any]) -> tuple[ForwardConfig, tuple[str, ...]]:
         if not words:
             raise UsageError("--to has no interface to receive on", "write wirecap forward eth1 --to v0,v1")
         return ForwardConfig(
-            fan_out=(QueueSpec.parse(words[0]), targets), output_by=given["balance"], **shared
+            fan_out=(QueueSpec.parse(words[0]), targets), output_by=given["balance"] or "flow", **shared
         ), words[1:]  # fmt: skip
+    if given["balance"]:
+        raise UsageError("--balance is for several outputs", "name them: wirecap forward eth1 --to v0,v1")
     if len(words) < 2:
         raise UsageError("two interfaces are needed", "write wirecap forward eth1 eth2, or eth1 --to v0,v1")
     pair = QueueSpec.parse(words[0]), QueueSpec.parse(words[1])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from wirecap.forward_config import OUTPUTS_BY, QUEUES_BY, ForwardConfig
 from wirecap.kernels import forward as f
 from wirecap.kernels import libc
+from wirecap.kernels import route as r
 from wirecap.kernels import wires as k
 from wirecap.kernels.direct import direct_forward_loop
 from wirecap.source.wires import WireTable
@@ -48,9 +49,9 @@ class Forwarder:
 
     def sender(self, M: int) -> Sender:
         sending = np.zeros(4, np.int64)
-        sending[f.QUEUE_BY] = QUEUES_BY.index(self.config.queue_by)
-        sending[f.OUTPUT_BY] = OUTPUTS_BY.index(self.config.output_by)
-        sending[f.PATIENCE_NS] = self.config.patience_ns
+        sending[r.QUEUE_BY] = QUEUES_BY.index(self.config.queue_by)
+        sending[r.OUTPUT_BY] = OUTPUTS_BY.index(self.config.output_by)
+        sending[r.PATIENCE_NS] = self.config.patience_ns
         return Sender(sending, np.zeros(M, np.int64), np.zeros(len(self.table.places), np.int64))
 
     def send(self, engine: Engine, consumer: int, slot: int, sender: Sender) -> None:
@@ -88,15 +89,15 @@ class Forwarder:
 
     def reordered(self) -> int:
         """Packets that were sent after a chunk of their receive queue that was captured later."""
-        return int(self.arrays.tallies[:, :, f.REORDERED].sum())
+        return int(self.arrays.tallies[:, :, r.REORDERED].sum())
 
     def lost(self, queue: int) -> dict[str, int]:
         """Delivered packets of a home queue that were not sent, by name."""
         counts = self.arrays.counts[:, queue].sum(axis=0)
         tally = self.arrays.tallies[:, queue].sum(axis=0)
         return {
-            "by_handler": int(tally[f.DISCARDED]),
-            "tx_too_long": int(tally[f.TOO_LONG]),
+            "by_handler": int(tally[r.DISCARDED]),
+            "tx_too_long": int(tally[r.TOO_LONG]),
             "tx_ring_full": int(counts[k.FULL]),
             "tx_refused": int(counts[k.REFUSED]),
         }

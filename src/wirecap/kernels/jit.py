@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -35,6 +36,7 @@ table = types.int64[:, ::1]
 lengths = types.uint32[::1]
 
 _entry_points: dict[str, tuple[Any, Any]] = {}
+_preparing = threading.Lock()  # an entry point that two threads load at once would have two equal signatures
 
 
 def cache_root() -> Path:
@@ -130,7 +132,7 @@ def prepare(kernels: Iterable[Any] | None = None, tell: Callable[[str], None] | 
         return 0
     wanted = [pair for pair in _entry_points.values() if kernels is None or pair[0] in kernels]
     announce = _Announce(tell or (lambda name: None))
-    with event.install_listener("numba:compile", announce):
+    with _preparing, event.install_listener("numba:compile", announce):
         for compiled, signature in wanted:
             if not compiled.signatures:
                 if not _load(compiled, signature):

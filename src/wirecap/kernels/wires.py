@@ -50,7 +50,7 @@ class Wires(NamedTuple):
     outputs: Any  # int64 (O, 1 + W): how many wires an outgoing NIC has, then which
     routes: Any  # int64 (Q, 2): the first outgoing NIC of a home queue, and how many of them
     order: Any  # int64 (Q,): one more than the highest chunk sequence number that was sent
-    tallies: Any  # int64 (C, Q, 4): each thread's own counters (kernels/forward.py)
+    tallies: Any  # int64 (C, Q, 4): each thread's own counters (kernels/route.py)
     fragments: Any  # int64 (FRAGMENTS,): where the first fragments of datagrams went (kernels/balance.py)
 
 

@@ -1,0 +1,106 @@
+"""The command line of ``wirecap forward``: what is asked of the engine, and what is refused in one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from wirecap import api
+from wirecap.cli import main
+from wirecap.specs import QueueSpec
+
+SUMMARY: dict[str, Any] = {
+    "packets": {"received": 9, "delivered": 5, "filtered_out": 1, "written": 0, "forwarded": 5, "offloaded": 2,
+                "dropped": 3, "drops": {"tx_ring_full": 3}, "reordered": 1},
+    "per_queue": [{"interface": "a", "queue": 0, "received": 9, "delivered": 5, "offloaded": 2, "dropped": 3}],
+    "outputs": [{"interface": "b", "queue": 0, "forwarded": 5, "drops": {"tx_ring_full": 3}}],
+}  # fmt: skip
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What the engine was asked to do."""
+    calls: list[tuple[Any, ...]] = []
+
+    def run_capture(*arguments: Any) -> dict[str, Any]:
+        calls.append(arguments)
+        return SUMMARY
+
+    monkeypatch.setattr(api, "run_capture", run_capture)
+    return calls
+
+
+def run(line: str) -> int:
+    return main.run(["forward", *line.split()])
+
+
+@pytest.mark.parametrize(
+    ("line", "ways"),
+    [
+        ("a b", [("a", ["b"])]),
+        ("a b --both", [("a", ["b"]), ("b", ["a"])]),
+        ("a b --pair c,d --both", [("a", ["b"]), ("c", ["d"]), ("b", ["a"]), ("d", ["c"])]),
+        ("a@0 b --pair a@1,c", [("a@0", ["b"]), ("a@1", ["c"])]),
+        ("a c --pair b,c", [("a", ["c"]), ("b", ["c"])]),
+        ("a --to b,c,d --balance hosts", [("a", ["b", "c", "d"])]),
+    ],
+)
+def test_from_where_to_where(asked, line, ways):
+    """Every direction that a command line names, with its receiving side as a source."""
+    assert run(line) == 0
+    config, _, _, forward = asked[0]
+    assert [(str(source), [str(target) for target in targets]) for source, targets in forward.directions] == ways
+    assert config.sources == tuple(QueueSpec.parse(source) for source, _ in ways)
+
+
+def test_words_behind_the_interfaces_are_the_filter(asked):
+    """The filter follows the interfaces: two of them, or one with --to."""
+    assert run("a b tcp port 443") == run("a --to b,c tcp port 443") == run("a b -f tcp") == 0
+    assert [config.filter for config, *_ in asked] == ["tcp port 443", "tcp port 443", "tcp"]
+
+
+def test_the_closing_lines(asked, capsys):
+    """What was sent, what was not and why, what was reordered; with -v for each queue."""
+    assert run("a b -v") == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "5 packets captured",
+        "8 packets received by filter",
+        "1 packet not wanted by filter",
+        "2 packets handed to a buddy",
+        "5 packets forwarded",
+        "1 packet sent behind later ones of their queue",
+        "3 packets dropped: tx ring full",
+        "a queue 0: 9 received, 5 captured, 2 handed to a buddy, 3 dropped",
+        "b transmit queue 0: 5 forwarded, 3 dropped",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "two interfaces are needed"),
+        ("a", "two interfaces are needed"),
+        ("a a", "a would be sent its own packets"),
+        ("a --to a,b", "a would be sent its own packets"),
+        ("a --to b,b", "b is named twice"),
+        ("a b --pair c,b --both", "b is named twice"),
+        ("--to b,c", "--to has no interface to receive on"),
+        ("a --to b,c --both", "--to goes one way"),
+        ("a b --balance hosts", "--balance is for several outputs"),
+        ("a b --pair c", "'c' is no pair"),
+        ("a b -f tcp udp", "the filter is given in two ways"),
+        ("a b --handler write", "forward does not write a file"),
+        ("a b --tx-wait 1h", "a wait of"),
+        ("a b --tx-queue best", "'best' is not one of"),
+        ("a b --pair a,c", "a is captured twice"),
+        ("a b --engine direct --mode advanced", "nothing to hand to a buddy"),
+    ],
+)
+def test_wrong_usage(asked, capsys, line, message):
+    """What cannot be is one line with a hint and status 2, and nothing is opened."""
+    assert run(line) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert not asked

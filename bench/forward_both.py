@@ -1,7 +1,9 @@
 """Forward in both directions at once: the largest rate, a share of it for a minute, and the scalability experiment.
 
-sudo .venv/bin/python bench/forward_both.py --duration 60
-sudo .venv/bin/python bench/forward_both.py --part scale --rounds 3
+The long run wants a quiet machine: what else runs on its CPUs has to fit the pool (-R 500: 0.4 s at 300,000 p/s).
+
+    sudo .venv/bin/python bench/forward_both.py --duration 60 --options '-R 500'
+    sudo .venv/bin/python bench/forward_both.py --part scale --rounds 3
 """
 
 from __future__ import annotations

@@ -158,6 +158,14 @@ def _groups(config: CaptureConfig, source: Source) -> list[list[int]] | None:
     """Buddy groups as lists of home queues; a queue that no group names is alone.  None: all in one."""
     if not config.buddies:
         return None
+    there = {(place.interface, place.queue) for place in source.queues}
+    for spec in (spec for group in config.buddies for spec in group):
+        missing = [queue for queue in spec.queues or () if (spec.interface, queue) not in there]
+        if missing:
+            raise UsageError(
+                f"buddy group {spec}: {spec.interface} queue {missing[0]} is not captured",
+                f"its queues are {', '.join(str(queue) for name, queue in sorted(there) if name == spec.interface)}",
+            )
     groups = [
         [
             number

@@ -66,9 +66,7 @@ def run_capture(
                 _watch(engine, application, config, display, interrupts)
             finally:
                 engine.stop(interrupts.give_up)
-        if config.decisions_file:
-            decisions.save(engine, config.decisions_file)
-        return _closing(engine, application)
+        return _closing(engine, application, config.decisions_file)
     finally:
         source.close()
 
@@ -116,12 +114,14 @@ def snapshot(engine: Engine, application: Pipeline) -> Snapshot:
     )  # fmt: skip
 
 
-def _closing(engine: Engine, application: Pipeline) -> dict[str, Any]:
+def _closing(engine: Engine, application: Pipeline, decisions_file: str | None) -> dict[str, Any]:
     writer = application.writer
     written, octets = (writer.packets_written, writer.octets_written) if writer else (0, 0)
     summary = accounting.as_dict(engine, written, octets)
     failure = engine.failure()
     try:
+        if decisions_file:
+            decisions.save(engine, decisions_file)
         results = application.results()
         if results:
             summary["handlers"] = results

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import sys
 from types import ModuleType
 from typing import Any
@@ -231,6 +232,14 @@ def test_a_filters_program_for_a_link_type(capsys):
     """-y makes -d print the program for that link type: behind a cooked header IPv4's protocol is 20 + 9 bytes in."""
     assert main.run(["capture", "-d", "-y", "LINUX_SLL2", "ip proto 6"]) == 0
     assert "ldb      [29]" in capsys.readouterr().out
+
+
+def test_a_filters_program_for_a_file(capsys, tmp_path):
+    """-d with -r prints the program for the file's link type, as tcpdump does: raw IP has no Ethernet header."""
+    file = tmp_path / "raw.pcap"
+    file.write_bytes(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 101))
+    assert main.run(["capture", "-r", str(file), "-d", "ip proto 6"]) == 0
+    assert "ldb      [9]" in capsys.readouterr().out
 
 
 def test_list_and_dump_need_no_engine(capsys):

@@ -128,6 +128,10 @@ def test_killed_capture_leaves_the_interface_clean(testbed):
         (["-i", "{inside}", "-w", "/nonexistent/x.pcap"], "/nonexistent/x.pcap"),
         (["-i", "{inside}", "tcp prt 80"], "column 5"),
         (["-i", "{inside}", "--handler", "nosuch"], "count"),
+        (["-i", "{inside}", "--handler", "pkt_handler:rate=0"], "rate of 0"),
+        (["-i", "{inside}@0", "--mode", "advanced", "--buddies", "{inside}@0-1"], "queue 1 is not captured"),
+        (["-i", "{inside}", "--summary-json", "/nonexistent/x.json"], "no such folder"),
+        (["-i", "{inside}", "--decisions", "/"], "is a directory"),
     ],
 )
 def test_refusals_are_one_line(testbed, change, says):

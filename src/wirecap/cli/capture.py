@@ -9,7 +9,7 @@ import click
 
 from wirecap import config
 from wirecap.cli import closing, engine_options, listing, rotation
-from wirecap.cli.parameters import COUNT, DURATION, PERCENT, SIZE, Command, Parsed, refused, section
+from wirecap.cli.parameters import COUNT, DURATION, OUTPUT, PERCENT, SIZE, Command, Parsed, refused, section
 from wirecap.config import CaptureConfig, HandlerSpec, QueueSpec, WriteConfig
 from wirecap.errors import UsageError, WirecapError
 from wirecap.files.rotation import format_of
@@ -96,7 +96,7 @@ PRINTS = "it formats printed packets, and wirecap prints none"
 @engine("--fanout", type=click.Choice(config.FANOUTS),
         help="How the packet engine finds a queue: by flow [default], CPU, NIC queue, at random.")  # fmt: skip
 @engine("--xdp-mode", type=click.Choice(config.XDP_MODES), default="auto", show_default=True, help="Where XDP runs.")
-@engine("--decisions", "decisions_file", metavar="FILE", help="Keep the last offload decisions, for a replay.")
+@engine("--decisions", "decisions_file", type=OUTPUT, help="Keep the last offload decisions, for a replay.")
 @engine("--kernel-filter", type=click.Choice(["drop", "host"]),
         help="Run the filter in the XDP program; what it does not want is dropped, or goes to the host.")  # fmt: skip
 @engine("--capture-threads", type=COUNT, help="One for each queue if not given.")
@@ -105,7 +105,7 @@ PRINTS = "it formats printed packets, and wirecap prints none"
 @engine("--keep-going", is_flag=True, help="Count and skip a packet on which a handler fails.")
 @output("-q", "--quiet", is_flag=True, help="No live line; the counters at the end only.")
 @output("-v", "verbose", count=True, help="Counters of each queue at the end.")
-@output("--summary-json", metavar="FILE", help="Write the summary as JSON; - is the standard output.")
+@output("--summary-json", type=OUTPUT, help="Write the summary as JSON; - is the standard output.")
 @output("-n", "no_names", count=True, help="Nothing: addresses are never resolved.")
 @instead("-D", "--list-interfaces", is_flag=True, help="List the interfaces and their queues.")
 @instead("-J", "--list-time-stamp-types", is_flag=True, help="List what -j takes, on the interfaces given.")
@@ -133,7 +133,8 @@ def command(**given: Any) -> None:
         return
     expression = _expression(given)
     if given["dump"]:
-        listing.program(expression, given["dump"], given["snaplen"], not given["unoptimised"], given["link_type"])
+        optimise, given_link = not given["unoptimised"], (given["link_type"], given["read_file"])
+        listing.program(expression, given["dump"], given["snaplen"], optimise, *given_link)
         return
     given |= {"stop": rotation.parse_autostop(given["autostop"]), "ring": rotation.parse_ring(given["ring"])}
     capture, write = _capture_config(given, expression), _write_config(given)

@@ -29,6 +29,7 @@ def counters(summary: Mapping[str, Any], writing: bool = False) -> list[str]:
         lines.append(_line(packets["reordered"], "sent behind later ones of their queue"))
     if writing and packets["written"] != packets["delivered"]:
         lines.append(_line(packets["written"], "written"))
+        lines.append(_line(packets["delivered"] - packets["written"], "not written"))
     drops = [_line(number, f"dropped: {name.replace('_', ' ')}") for name, number in packets["drops"].items() if number]
     return lines + (drops or [_line(0, "dropped")])
 

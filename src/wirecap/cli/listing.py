@@ -84,13 +84,23 @@ def _given(specs: Sequence[QueueSpec], option: str) -> Sequence[QueueSpec]:
     return specs
 
 
-def program(expression: str, times: int, snaplen: int | None, optimise: bool, link_type: str | None) -> None:
-    """The classic BPF of a filter, as ``tcpdump -d`` and ``-ddd`` print it; ``-dd`` is its eBPF."""
+def program(
+    expression: str, times: int, snaplen: int | None, optimise: bool, link_type: str | None, read_file: str | None
+) -> None:
+    """The classic BPF of a filter, as ``tcpdump -d`` and ``-ddd`` print it; ``-dd`` is its eBPF.
+
+    It is for link_type where that is given, else for the packets of read_file, else for Ethernet.
+    """
     from wirecap.filters import dump, ebpf_text
     from wirecap.filters.expression import compile_filter
     from wirecap.source import link_types
 
     number = link_types.number(link_type) if link_type else link_types.ETHERNET
+    if read_file and not link_type:
+        from wirecap.files.reader import open_capture
+
+        with open_capture(read_file) as file:
+            number = file.interfaces[0].dlt if file.interfaces else number
     compiled = compile_filter(expression, number, snaplen=snaplen or 262144, optimize=optimise)
     if times == 1:
         click.echo(dump.dump(compiled))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -35,10 +37,27 @@ class Parsed(AnyParamType):
             raise UsageError(where + error.message, error.hint) from None
 
 
+def output_path(text: str) -> str:
+    """A file to be made at the end of a run, or ``-``; what cannot be is known before the run."""
+    path, reason = Path(text), ""
+    if text == "-":
+        return text
+    if path.is_dir():
+        reason = "is a directory"
+    elif not path.parent.is_dir():
+        reason = "there is no such folder"
+    elif not os.access(path if path.exists() else path.parent, os.W_OK):
+        reason = "it may not be written"
+    if reason:
+        raise UsageError(f"{text}: {reason}", "choose a file in a folder that can be written")
+    return text
+
+
 SIZE = Parsed("SIZE", units.parse_size)
 COUNT = Parsed("N", units.parse_count)
 DURATION = Parsed("TIME", units.parse_duration_ns)
 PERCENT = Parsed("PERCENT", units.parse_percent)
+OUTPUT = Parsed("FILE", output_path)
 
 
 class Option(click.Option):

@@ -53,7 +53,10 @@ def make(options: Mapping[str, str], selection: Selection) -> NativeHandler:
         problem = f"no option {min(unknown)!r}" if unknown else "either x or rate"
         raise UsageError(f"handler pkt_handler has {problem}", "write pkt_handler:x=300 or pkt_handler:rate=38844")
     if "rate" in options:
-        return Paced(parse_packet_rate(options["rate"]))
+        rate_pps = parse_packet_rate(options["rate"])
+        if rate_pps < 1:
+            raise UsageError("pkt_handler: a rate of 0 handles no packet", "write pkt_handler:rate=38844")
+        return Paced(rate_pps)
     if not options["x"].isdigit():
         raise UsageError(f"pkt_handler: x is {options['x']!r}, not a count", "write pkt_handler:x=300")
     filter = selection.owner or NativeFilter(compile_filter(_EXPRESSION))

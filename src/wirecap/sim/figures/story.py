@@ -20,7 +20,8 @@ def paragraph(figure: Figure) -> str:
     if failed:
         verdict += ", not: " + "; ".join(claim.text for claim in failed)
     text = f"Expected: {expected}. Simulated: {found}. Agreement: {verdict}."
-    if any(series.kind == MEASURED for series in figure.series):
+    measured = [point for series in figure.series if series.kind == MEASURED for point in series.points]
+    if any("simulated" in point.facts for point in measured):
         text += " Measured against simulated: " + ("; ".join(figure.differences) or "within tolerance") + "."
     text += f" {UNKNOWN}"
     if figure.notes:

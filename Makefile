@@ -14,7 +14,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 LOCKED := mkdir -p $(VENV) && exec 9>$(VENV)/.lock && flock 9
 
 # What the tests and benchmarks use beside Python: peers to compare with, readers to check with.
-TOOLS := tcpdump tshark tcpreplay iproute2 ethtool dpdk-dev netsniff-ng chromium librte-net-af-xdp*
+TOOLS := tcpdump tshark tcpreplay iproute2 iputils-ping iperf3 curl libcap2-bin ethtool dpdk-dev netsniff-ng chromium \
+	librte-net-af-xdp*
 
 install: $(VENV)/.installed
 

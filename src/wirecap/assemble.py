@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from wirecap import __version__
-from wirecap.config import CaptureConfig, QueueSpec, WriteConfig
+from wirecap.config import CELLS, CaptureConfig, QueueSpec, WriteConfig
 from wirecap.engine.decisions import KEPT_DECISIONS
 from wirecap.engine.engine import Engine
 from wirecap.errors import UsageError
@@ -27,6 +27,8 @@ from wirecap.source.file import FileSource
 from wirecap.source.ports import packet_source
 from wirecap.source.wires import Output, WireTable
 from wirecap.source.xdp import Nic, XdpSource
+
+ETHERNET_BYTES = 14
 
 
 def source_of(
@@ -71,6 +73,22 @@ def _wires(nics: list[Nic], config: CaptureConfig, forward: ForwardConfig) -> Wi
         outputs += [_output(target, near) for target in targets]
     per_queue = [routes[nic.name, queue] for nic in nics for queue in nic.queues]
     return WireTable(outputs, per_queue, config.pool.M * config.pool.R * config.pool.cell)
+
+
+def warnings(source: Source) -> list[str]:
+    """What the source will drop, as far as it is known before the first packet.  Call it in the NICs' namespace."""
+    if not isinstance(source, XdpSource):
+        return []
+    found = []
+    for interface in source.interfaces:
+        mtu = netlink.interface(interface.name).mtu
+        if mtu + ETHERNET_BYTES > interface.snaplen:
+            hint = "--cell 4096 has room for 3,840" if source.cell < max(CELLS) else "--engine packet takes them"
+            found.append(
+                f"{interface.name} has an MTU of {mtu}: frames of more than {interface.snaplen:,} bytes"
+                f" will be dropped as oversize ({hint})"
+            )
+    return found
 
 
 def _output(target: QueueSpec, source: netlink.Interface) -> Output:

@@ -125,7 +125,7 @@ class CaptureConfig:
         _within("the duration", self.duration_ns, 1, 2**63 - 1, "write it as 30s or 5m")
         _within("the snap length", self.snaplen, 1, MAX_SNAPLEN, "0 is the whole packet")
         _within("the ring", self.ring, 64, MAX_M * MAX_R, "1024 descriptors are the paper's")
-        _within("the capture threads", self.capture_threads, 1, MAX_QUEUE + 1, "one per queue is the default")
+        _within("the number of capture threads", self.capture_threads, 1, MAX_QUEUE + 1, "one per queue is the default")
         _within("the timeout", self.timeout_ns, 1_000, 10**12, "write it as 1ms")
         check_disjoint(self.sources, "captured")
         self._check_buddies()

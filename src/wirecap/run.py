@@ -62,6 +62,8 @@ def run_capture(
         with Interrupts(engine.changed) as interrupts:
             netns.call(config.netns, engine.start)
             display.say(_opening(engine, forward))
+            for warning in netns.call(config.netns, assemble.warnings, source):
+                display.say(f"wirecap: {warning}")
             try:
                 _watch(engine, application, config, display, interrupts)
             finally:

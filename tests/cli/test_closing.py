@@ -38,6 +38,12 @@ def test_all_that_happened():
     ]
 
 
+def test_what_lies_behind_the_last_packet_is_not_lost():
+    """Packets behind the last one of -c have a line of their own, and are none that were dropped."""
+    summary = packets(received=8, delivered=3, drops={"pool_exhausted": 0, "unread_at_stop": 5})
+    assert counters(summary)[2:] == ["5 packets unread when the capture ended", "0 packets dropped"]
+
+
 def test_a_file_that_got_nothing_is_told():
     """A capture whose file holds less than was captured says how much, also when that is nothing."""
     lines = counters(packets(received=3, delivered=3), writing=True)

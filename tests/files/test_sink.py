@@ -28,6 +28,8 @@ from wirecap.kernels.pcap_write import PCAP_NS, PCAPNG_NS
 
 pytestmark = pytest.mark.kernel
 SMALL = 4 * PAGE
+LENGTH_AT = {PCAP_NS: 8, PCAPNG_NS: 20}
+"""Where a record has the captured length."""
 HEADERS = {
     PCAP_NS: pcap.global_header(262144, nanoseconds=True),
     PCAPNG_NS: pcapng.section_header("wirecap", os_name="x", cpu="y") + pcapng.interface_description("eth1", 0),
@@ -46,12 +48,13 @@ def submit(sink: Sink, records: list[bytes], per_buffer: int = 10**9) -> None:
     while records:
         buffer = sink.acquire()
         assert buffer is not None
-        end, count = buffer.start, 0
+        end, count, octets = buffer.start, 0, 0
         while records and count < per_buffer and end + len(records[0]) <= len(buffer.octets):
             data = np.frombuffer(records.pop(0), dtype=np.uint8)
             buffer.octets[end : end + len(data)] = data
             end, count = end + len(data), count + 1
-        sink.submit(buffer, end, count)
+            octets += int.from_bytes(data[LENGTH_AT[sink.layout] :][:4].tobytes(), "little")
+        sink.submit(buffer, end, count, octets)
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -176,6 +179,7 @@ def check_what_is_left(path: Path, sink: Sink, error: SinkError, expected_errno:
     assert error.errno == expected_errno
     assert str(path) in error.message
     assert len(packets) == error.packets_written == sink.packets_written > 0
+    assert sum(len(packet.data) for packet in packets) == sink.octets_written
     assert path.stat().st_size == error.bytes_written
     assert [int.from_bytes(packet.data[:4], "big") for packet in packets] == list(range(len(packets)))
     assert sink.packets_submitted >= error.packets_written

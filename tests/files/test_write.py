@@ -86,7 +86,8 @@ def test_whole_records_are_found(layout: int, packets: list[Packet], cut: int) -
     for record in records:
         ends.append(ends[-1] + len(record))
     whole = sum(position <= end for position in ends) - 1
-    assert tuple(map(int, whole_records(layout, written, 5, end))) == (ends[whole], whole)
+    octets = sum(len(packet.data) for packet in packets[:whole])
+    assert tuple(map(int, whole_records(layout, written, 5, end))) == (ends[whole], whole, octets)
 
 
 @pytest.mark.kernel
@@ -94,7 +95,7 @@ def test_whole_records_walks_over_other_blocks() -> None:
     """Statistics and descriptions count as records without a packet."""
     blocks = [cb.interface(), cb.enhanced("<", 0, 1, b"abc", 3), cb.block("<", 5, bytes(12)), bytes(9)]
     written = np.frombuffer(bytearray(b"".join(blocks)), dtype=np.uint8)
-    assert tuple(map(int, whole_records(PCAPNG_NS, written, 0, len(written)))) == (len(written) - 9, 1)
+    assert tuple(map(int, whole_records(PCAPNG_NS, written, 0, len(written)))) == (len(written) - 9, 1, 3)
 
 
 @pytest.mark.kernel

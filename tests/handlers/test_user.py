@@ -362,3 +362,17 @@ def test_a_capture_writes_what_arrived(keep_going):
         else:
             assert "packets can be changed by wirecap forward only" in str(failure_of(rig))
     assert results(application) == [{"packets": 0}]
+
+
+def test_a_handler_that_exits():
+    """sys.exit() in a handler in Python is a failure like any other, with the packet's place."""
+
+    def leaving(timestamp_ns, data):
+        raise SystemExit(3)
+
+    with Rig(pipeline(wirecap.packet_handler(leaving)), M=8) as rig:
+        rig.inject(0, [udp(1)] * 5, range(5))
+        failure = failure_of(rig)
+        assert "failed on packet 0 of a chunk of " in failure.message
+        assert "SystemExit: 3" in failure.message
+        check_identity(rig.engine, 5)

@@ -95,7 +95,7 @@ def test_failure_and_keep_going(mine, mixed_trace):
     assert json.loads(done.stdout) == {"ports": {"packets": 100, "found": 0}}
     done = run(*arguments, "--keep-going")
     assert done.returncode == 0
-    assert done.stderr.splitlines()[-1] == "1 packet skipped: handler ports failed"
+    assert done.stderr.splitlines()[-1] == "handler ports failed 1 time, and went on"
 
 
 def test_reader_that_goes_away(mine, mixed_trace):

@@ -30,8 +30,11 @@ def counters(summary: Mapping[str, Any], writing: bool = False) -> list[str]:
     if writing and packets["written"] != packets["delivered"]:
         lines.append(_line(packets["written"], "written"))
         lines.append(_line(packets["delivered"] - packets["written"], "not written"))
-    drops = [_line(number, f"dropped: {name.replace('_', ' ')}") for name, number in packets["drops"].items() if number]
-    return lines + (drops or [_line(0, "dropped")])
+    drops = {name: number for name, number in packets["drops"].items() if number}
+    if unread := drops.pop("unread_at_stop", 0):  # behind the last packet of -c: nothing is wrong
+        lines.append(_line(unread, "unread when the capture ended"))
+    lost = [_line(number, f"dropped: {name.replace('_', ' ')}") for name, number in drops.items()]
+    return lines + (lost or [_line(0, "dropped")])
 
 
 def per_queue(summary: Mapping[str, Any]) -> list[str]:
@@ -55,7 +58,7 @@ def outputs(summary: Mapping[str, Any]) -> list[str]:
 def failures(summary: Mapping[str, Any]) -> list[str]:
     """One line for each handler that failed and went on."""
     return [
-        f"{_line(row['failures'], 'skipped')}: handler {row['name']} failed"
+        f"handler {row['name']} failed {row['failures']} time{'' if row['failures'] == 1 else 's'}, and went on"
         for row in summary["handlers"]
         if row["failures"]
     ]

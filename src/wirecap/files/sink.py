@@ -48,6 +48,7 @@ class _Part:
     start: int
     end: int
     packets: int
+    octets: int = 0  # the packets' own, captured
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class Sink:
         self._parts = deque([_Part(0, len(header), 0)])  # submitted, not yet written whole
         self._submitted = 0
         self._written = 0
+        self._written_octets = 0
         self._error: SinkError | None = None
         self._raised = False
         self._finished = False
@@ -108,6 +110,11 @@ class Sink:
         return self._error.packets_written if self._error else self._written
 
     @property
+    def octets_written(self) -> int:
+        """Those packets' captured bytes, without the file's own."""
+        return self._written_octets
+
+    @property
     def bytes_written(self) -> int:
         return self._error.bytes_written if self._error else self._target.written
 
@@ -120,14 +127,14 @@ class Sink:
             buffer.octets[: buffer.start] = np.frombuffer(self._carry, dtype=np.uint8)
         return buffer
 
-    def submit(self, buffer: Buffer, end: int, packets: int) -> None:
-        """Write the buffer's records, octets[start:end], which are whole and hold so many packets."""
+    def submit(self, buffer: Buffer, end: int, packets: int, octets: int = 0) -> None:
+        """Write the buffer's records, octets[start:end]: whole, with so many packets of so many captured bytes."""
         if self._error:
             self._buffers.give_back(buffer)
             self._check()
             return
         granules_end = end - end % self._target.granule
-        self._parts.append(_Part(self._offset + buffer.start, self._offset + end, packets))
+        self._parts.append(_Part(self._offset + buffer.start, self._offset + end, packets, octets))
         self._submitted += packets
         self._carry = buffer.octets[granules_end:end].tobytes()
         self._work.put(_Write(buffer, self._offset, granules_end))
@@ -211,30 +218,35 @@ class Sink:
             self._target.write_end(work)
         else:
             self._target.write(work.buffer.octets.data[: work.end])
-        while self._parts and self._parts[0].end <= self._target.written:
-            self._written += self._parts.popleft().packets
+        self._count_written()
 
     def _give_up(self, error: OSError, work: _Write | bytes) -> None:
         """Cut the file back to whole records, and remember the error for the next call."""
         if self._error:
             return
-        while self._parts and self._parts[0].end <= self._target.written:
-            self._written += self._parts.popleft().packets
+        self._count_written()
         size = self._target.written
         if self._parts:
-            size, packets = self._salvage(self._parts[0], work)
+            size, packets, octets = self._salvage(self._parts[0], work)
             self._written += packets
+            self._written_octets += octets
         try:
             self._target.truncate(size)
         except OSError:
             pass  # a failing device may refuse that too
         self._error = SinkError(self.path, error, size, self._written)
 
-    def _salvage(self, part: _Part, work: _Write | bytes) -> tuple[int, int]:
-        """(end of the last whole record, packets) of a part that was written only up to a point."""
+    def _count_written(self) -> None:
+        while self._parts and self._parts[0].end <= self._target.written:
+            part = self._parts.popleft()
+            self._written += part.packets
+            self._written_octets += part.octets
+
+    def _salvage(self, part: _Part, work: _Write | bytes) -> tuple[int, int, int]:
+        """(end of the last whole record, packets, their bytes) of a part that was written only up to a point."""
         written = self._target.written
         if written == part.start:
-            return part.start, 0
+            return part.start, 0, 0
         try:
             found = self._target.read_back(part.start, written)
         except OSError:
@@ -244,6 +256,6 @@ class Sink:
         elif isinstance(work, _Write):
             octets, base = work.buffer.octets[: written - work.offset], work.offset
         else:
-            return part.start, 0
-        position, packets = whole_records(self.layout, octets, part.start - base, len(octets))
-        return base + int(position), int(packets)
+            return part.start, 0, 0
+        position, packets, length = whole_records(self.layout, octets, part.start - base, len(octets))
+        return base + int(position), int(packets), int(length)

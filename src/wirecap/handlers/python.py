@@ -50,7 +50,7 @@ class PythonHandler:
                     chunk.drop(number)
         except BrokenPipeError:
             raise  # the reader of what it prints went away: no packet's fault
-        except Exception as error:
+        except BaseException as error:  # sys.exit() in a handler ends neither a thread nor the run in silence
             raise HandlerError(number, reason(error, self.user.function)) from error
 
     def result(self) -> Any:

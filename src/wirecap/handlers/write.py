@@ -90,7 +90,7 @@ class QueueWriter:
         self._rotation = Rotation(self.config, time.time_ns(), path)
         self._compression = compression_of(path)
         self._sinks: list[Sink] = []  # the file being written, last, and finished ones that may not be on disk yet
-        self._packets_of_closed = 0
+        self._packets_of_closed = self._octets_of_closed = 0
         self._flushed_ns = 0
         self._start_ns = time.time_ns()
         self._open()
@@ -133,7 +133,7 @@ class QueueWriter:
     @property
     def octets_written(self) -> int:
         """Packet bytes after the snap length, without the file's own."""
-        return int(self.merge.counts[m.WRITTEN_OCTETS])
+        return self._octets_of_closed + sum(sink.octets_written for sink in self._sinks)
 
     def run(self, consumer: int, selection: Selection, direct: bool) -> None:
         """The writer thread: until no packet will come, or the files are full."""
@@ -157,7 +157,7 @@ class QueueWriter:
         buffer = self._sink.acquire(0.1)
         if buffer is None:
             return bool(engine.pool.control[k.PHASE] != k.ABORT)
-        written_before = int(counts[m.WRITTEN])
+        before = counts[[m.WRITTEN, m.WRITTEN_OCTETS]]
         counts[m.POSITION] = buffer.start
         while True:
             now = time.time_ns()
@@ -169,7 +169,8 @@ class QueueWriter:
             )
             if reason != m.IDLE or counts[m.POSITION] > buffer.start or self._decide(waiting=False) != Action.GO_ON:
                 break
-        self._sink.submit(buffer, int(counts[m.POSITION]), int(counts[m.WRITTEN]) - written_before)
+        packets, octets = (counts[[m.WRITTEN, m.WRITTEN_OCTETS]] - before).tolist()
+        self._sink.submit(buffer, int(counts[m.POSITION]), packets, octets)
         return self._go_on(reason)
 
     def _deadline(self, now: int) -> int:
@@ -218,10 +219,12 @@ class QueueWriter:
             try:
                 self._sinks[0].close()
             finally:
-                self._packets_of_closed += self._sinks.pop(0).packets_written
+                closed = self._sinks.pop(0)
+                self._packets_of_closed += closed.packets_written
+                self._octets_of_closed += closed.octets_written
 
     def _end_file(self) -> None:
-        if self._layout == PCAPNG_NS:
+        if self._layout == PCAPNG_NS and self._engine.source.engine != "file":  # a file's interfaces lost nothing here
             for number in sorted({place.interface_id for place in self._engine.source.queues}):
                 self._sink.write(self._statistics(number))
         self._sink.finish()

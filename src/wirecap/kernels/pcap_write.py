@@ -91,23 +91,27 @@ def put_chunk(
     return n, position
 
 
-@kernel(types.UniTuple(i64, 2)(i64, octets, i64, i64))
+@kernel(types.UniTuple(i64, 3)(i64, octets, i64, i64))
 def whole_records(layout, written, position, end):
     """Walk the records in written[position:end], which put_packet made, as far as they are whole.
 
-    Returns (position after the last whole record, packets among them); blocks that hold no packet are
-    walked over.
+    Returns (position after the last whole record, packets among them, those packets' bytes); blocks that hold no
+    packet are walked over.
     """
-    packets = 0
+    packets, packet_octets = 0, 0
     while position + 16 <= end:
         if layout == PCAPNG_NS:
             size = load32(written, position + 4)
             packet = load32(written, position) == ENHANCED_PACKET
+            length_at = position + 20
         else:
             size = PCAP_OVERHEAD + load32(written, position + 8)
             packet = True
+            length_at = position + 8
         if size < 12 or position + size > end:
             break
+        if packet:
+            packets += 1
+            packet_octets += load32(written, length_at)
         position += size
-        packets += packet
-    return position, packets
+    return position, packets, packet_octets

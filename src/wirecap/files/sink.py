@@ -118,6 +118,11 @@ class Sink:
     def bytes_written(self) -> int:
         return self._error.bytes_written if self._error else self._target.written
 
+    @property
+    def failed(self) -> bool:
+        """A write failed: the next call that may raise will tell."""
+        return self._error is not None
+
     def acquire(self, timeout_s: float | None = None) -> Buffer | None:
         """A buffer to fill, None if all were busy for timeout_s seconds (None: wait)."""
         self._check()

@@ -167,7 +167,8 @@ class QueueWriter:
             reason = m.merge_packets(
                 engine.pool, engine.source.rings, selection.kernel, selection.state, merge, buffer.octets, scratch
             )
-            if reason != m.IDLE or counts[m.POSITION] > buffer.start or self._decide(waiting=False) != Action.GO_ON:
+            idle = reason == m.IDLE and counts[m.POSITION] == buffer.start
+            if not idle or self._sink.failed or self._decide(waiting=False) != Action.GO_ON:
                 break
         packets, octets = (counts[[m.WRITTEN, m.WRITTEN_OCTETS]] - before).tolist()
         self._sink.submit(buffer, int(counts[m.POSITION]), packets, octets)

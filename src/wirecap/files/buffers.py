@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import mmap
 import threading
 from collections import deque
 
-import numpy as np
-
 from wirecap.files.feed import Octets
+from wirecap.linux import memory
 
 BUFFER_BYTES = 4 << 20
 BUFFERS = 8
@@ -34,9 +32,7 @@ class Buffers:
         if size % PAGE:
             raise ValueError(f"a buffer of {size} bytes is no multiple of {PAGE}")
         self.size = size
-        pages = mmap.mmap(-1, count * size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        pages.madvise(mmap.MADV_HUGEPAGE)  # a direct write pins each page
-        whole = np.frombuffer(pages, dtype=np.uint8)
+        whole = memory.transparent(count * size)  # a direct write pins each page
         self._free = deque(Buffer(whole[k * size : (k + 1) * size]) for k in range(count))
         self._freed = threading.Condition()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from wirecap.linux import syscall
 
-MAP_FIXED, MAP_HUGETLB, MADV_HUGEPAGE = 0x10, 0x40000, 14  # asm-generic/mman-common.h, mman.h
+MAP_FIXED, MAP_HUGETLB = 0x10, 0x40000  # asm-generic/mman-common.h, mman.h
+_PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 _HUGE_PAGE = 2 << 20
 
 syscall.libc.mmap.restype = ctypes.c_void_p
@@ -25,12 +27,18 @@ def page_round(size: int, page: int = mmap.PAGESIZE) -> int:
 
 def cells(size_bytes: int) -> NDArray[np.uint8]:
     """Zeroed memory, uint8 (size_bytes,): on huge pages where there are any, else on transparent ones."""
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     try:
-        area = mmap.mmap(-1, page_round(size_bytes, _HUGE_PAGE), flags=flags | MAP_HUGETLB)
+        area = mmap.mmap(-1, page_round(size_bytes, _HUGE_PAGE), flags=_PRIVATE | MAP_HUGETLB)
     except OSError:
-        area = mmap.mmap(-1, page_round(size_bytes, _HUGE_PAGE), flags=flags)
-        area.madvise(MADV_HUGEPAGE)
+        return transparent(size_bytes)
+    return np.frombuffer(area, dtype=np.uint8)[:size_bytes]
+
+
+def transparent(size_bytes: int) -> NDArray[np.uint8]:
+    """Zeroed memory, uint8 (size_bytes,), on transparent huge pages where the kernel has them."""
+    area = mmap.mmap(-1, page_round(size_bytes, _HUGE_PAGE), flags=_PRIVATE)
+    with contextlib.suppress(OSError):  # a kernel without them
+        area.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(area, dtype=np.uint8)[:size_bytes]
 
 

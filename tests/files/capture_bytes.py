@@ -115,6 +115,8 @@ def read(path: object, limit: int = 5) -> list[Packet]:
 class Chopped:
     """A source that gives the bytes in pieces of the given sizes, over and over."""
 
+    damage = ""
+
     def __init__(self, data: bytes, sizes: list[int]) -> None:
         self.data, self.sizes, self.turn = data, sizes, 0
 

@@ -196,9 +196,23 @@ def test_cut_or_damaged_compressed_files(tmp_path: Path, pack: object) -> None:
     damaged[len(packed) // 2 : len(packed) // 2 + 8] = b"\xff" * 8
     damaged[-6] ^= 1
     (tmp_path / "damaged").write_bytes(damaged)
-    _, error = read_until_error(tmp_path / "damaged")
+    kept, error = read_until_error(tmp_path / "damaged")
+    assert len(kept) > 200
+    assert packets[:200] == kept[:200]  # a packet that holds the damage cannot be told from a whole one
     assert error is not None
     assert re.search(r"damaged (gzip|Zstandard) data \(.*\) at offset \d+$", error.message)
+
+
+def test_a_wrong_check_sum_costs_the_last_packet_only(tmp_path: Path) -> None:
+    """A gzip file of which only the check sum is wrong gives its packets; zlib keeps the last byte."""
+    packets = [Packet(os.urandom(500), 500, k * 1000) for k in range(1000)]
+    packed = bytearray(gzip.compress(cb.pcap(packets)))
+    packed[-6] ^= 1
+    (tmp_path / "a").write_bytes(packed)
+    kept, error = read_until_error(tmp_path / "a")
+    assert kept == packets[:-1]
+    assert error is not None
+    assert "damaged gzip data (" in error.message
 
 
 def test_a_record_longer_than_the_ring_is_refused() -> None:

@@ -66,6 +66,8 @@ class _ReadOnlyPages:
 class Mapped:
     """A regular file, mapped whole.  It must not be truncated while it is read (SIGBUS)."""
 
+    damage = ""
+
     def __init__(self, fd: int, size: int) -> None:
         pages = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
         pages.madvise(mmap.MADV_SEQUENTIAL)
@@ -109,6 +111,11 @@ class Streamed:
         self._skip = 0
         self.arena: Octets = np.zeros(block_bytes * blocks, dtype=np.uint8)
         self.held: Words = np.zeros(blocks, dtype=np.int64)
+
+    @property
+    def damage(self) -> str:
+        """What is wrong with the compressed data that come next, as far as that is known; else empty."""
+        return self._source.damage
 
     def prepare(self, state: Words) -> None:
         state[at.BLOCK_BYTES] = self._block_bytes

@@ -1,7 +1,7 @@
 """Where the bytes of a capture file that cannot be mapped come from: a pipe, gzip, Zstandard.
 
 ``read_into(view, timeout_s)`` gives the number of bytes read, 0 at the end, None when a pipe has
-nothing yet.  Damaged or cut compressed data raises ValueError.
+nothing yet.  Damaged or cut compressed data raises ValueError, once all that came before it was read.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ _ZSTANDARD_PIECE = 2048  # its decompressor has no bound on the output; this one
 
 
 class OctetSource(Protocol):
+    damage: str
+    """What is wrong with the data behind those that were read, as far as that is known; else empty."""
+
     def read_into(self, view: memoryview, timeout_s: float | None) -> int | None: ...
 
     def close(self) -> None: ...
@@ -27,6 +30,8 @@ class OctetSource(Protocol):
 
 class Plain:
     """A file descriptor, after the bytes that were already read from it to look at its magic."""
+
+    damage = ""
 
     def __init__(self, fd: int, start: bytes = b"") -> None:
         self._fd = fd
@@ -66,12 +71,28 @@ class _Gzip:
             if not self.pending:
                 return b""
         self._fresh = False
+        before = self._member.copy()
         try:
-            out = self._member.decompress(self.pending, room)
-        except zlib.error as error:
-            raise ValueError(f"damaged gzip data ({error})") from error
+            out = self._member.decompress(self.pending, min(room, _PIECE))
+        except zlib.error:
+            return self._before_damage(before)
         self.pending = self._member.unconsumed_tail
         return out
+
+    def _before_damage(self, member: zlib._Decompress) -> bytes:
+        """The bytes before the damaged place, one by one; ValueError when there are none."""
+        found = bytearray()
+        while True:
+            before = member.copy()
+            try:
+                octet = member.decompress(self.pending, 1)
+            except zlib.error as error:
+                if not found:
+                    raise ValueError(f"damaged gzip data ({error})") from error
+                self._member = before
+                return bytes(found)
+            found += octet
+            self.pending = member.unconsumed_tail
 
     @property
     def whole(self) -> bool:
@@ -112,11 +133,20 @@ class Compressed:
         self._source = source
         self._codec: _Gzip | _Zstandard = _Gzip() if magic == GZIP_MAGIC else _Zstandard()
         self._input = memoryview(bytearray(_PIECE))
+        self.damage = ""
 
     def read_into(self, view: memoryview, timeout_s: float | None) -> int | None:
+        if self.damage:
+            raise ValueError(self.damage)
         done = 0
         while done < len(view):
-            out = self._codec.feed(len(view) - done)
+            try:
+                out = self._codec.feed(len(view) - done)
+            except ValueError as error:
+                self.damage = str(error)
+                if done:
+                    return done
+                raise
             if out:
                 view[done : done + len(out)] = out
                 done += len(out)

@@ -95,7 +95,7 @@ class CaptureFile:
             return self._describe(timeout_s)
         if stop == at.FAILED:
             message, hint = describe(self.state)
-            self._fail(message, hint or _WHOLE)
+            self._fail(self.feed.damage or message, hint or _WHOLE)  # damaged data unpack into nonsense first
         return Progress.READY
 
     def close(self) -> None:

@@ -53,7 +53,7 @@ def test_cells_return_to_their_home_pool():
         for first in range(0, total, 4):
             for queue in range(2):
                 rig.inject(queue, flow_frames(4, first=first))
-            until(lambda first=first: rig.ended() >= 2 * first)
+            until(lambda first=first: rig.ended() >= 2 * first + 8)
         settled(rig, 2 * total)
         assert rig.drops() == {}
         rig.check(2 * total)

@@ -18,6 +18,8 @@ from wirecap.kernels.atomics import load
 from wirecap.kernels.handle import PROCESS_SIGNATURE
 from wirecap.kernels.jit import PURE, kernel
 from wirecap.kernels.libc import sleep_ns
+from wirecap.kernels.pool import TAKEN
+from wirecap.kernels.rings import SUBMITTED
 
 pytestmark = pytest.mark.kernel
 
@@ -99,7 +101,9 @@ def test_pool_behind_a_short_ring_fills_to_the_last_cell(size):
         assert rig.drops() == {"pool_exhausted": 7}
         open_gates(pipeline)
         rig.done(M * R + 7)
-        rig.inject_copies(0, 40)  # the cells are back
+        queue = rig.engine.pool.queues
+        until(lambda: queue[SUBMITTED] - queue[TAKEN] == 64)  # the cells are back
+        rig.inject_copies(0, 40)
         rig.done(M * R + 47)
         rig.stop()
         check_identity(rig.engine, received=M * R + 47)

@@ -20,15 +20,14 @@ from wirecap.handlers.pipeline import Pipeline
 from wirecap.handlers.write import Writer
 from wirecap.kernels import jit
 from wirecap.kernels.lanes import wake_consumer
+from wirecap.kernels.rings import HEADROOM_BYTES
 from wirecap.linux import capabilities, netlink, netns, probes
 from wirecap.source import choose
 from wirecap.source.base import CaptureSettings, Source
 from wirecap.source.file import FileSource
 from wirecap.source.ports import packet_source
-from wirecap.source.wires import Output, WireTable
+from wirecap.source.wires import ETHERNET_BYTES, Output, WireTable
 from wirecap.source.xdp import Nic, XdpSource
-
-ETHERNET_BYTES = 14
 
 
 def source_of(
@@ -83,7 +82,9 @@ def warnings(source: Source) -> list[str]:
     for interface in source.interfaces:
         mtu = netlink.interface(interface.name).mtu
         if mtu + ETHERNET_BYTES > interface.snaplen:
-            hint = "--cell 4096 has room for 3,840" if source.cell < max(CELLS) else "--engine packet takes them"
+            larger = max(CELLS)
+            room = f"--cell {larger} has room for {larger - HEADROOM_BYTES:,}"
+            hint = room if source.cell < larger else "--engine packet takes them"
             found.append(
                 f"{interface.name} has an MTU of {mtu}: frames of more than {interface.snaplen:,} bytes"
                 f" will be dropped as oversize ({hint})"

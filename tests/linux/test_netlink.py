@@ -53,6 +53,14 @@ def test_unknown_interface_tells_near_names(testbed: Make) -> None:
 
 
 @pytest.mark.live
+def test_interface_of_another_namespace_tells_which(testbed: Make) -> None:
+    """An interface that is not here but in a named namespace: the hint is the option that goes there."""
+    bed = testbed(queues=1)
+    with pytest.raises(UsageError, match=f"take --netns {bed.name}"):
+        netlink.interface(bed.nics[0].inside)
+
+
+@pytest.mark.live
 def test_facts_of_a_veth(testbed: Make) -> None:
     """Queues, MTU, driver, state and the other end's index are the kernel's."""
     bed = testbed(queues=3, mtu=2000)

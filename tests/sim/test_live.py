@@ -51,7 +51,7 @@ def test_each_engine_has_a_live_one():
     """WireCAP runs as xdp with its own M, R and T, Type II as direct with its ring, Type I as packet."""
     assert live.options(WireCap(64, 400, 70, True)) == "--engine xdp --mode advanced -T 70 -M 64 -R 400".split()
     assert live.options(WireCap(64, 400)) == "--engine xdp --mode basic -M 64 -R 400".split()
-    assert live.options(Dna(512)) == "--engine direct --ring 512 -M 128".split()
+    assert live.options(Dna(512)) == "--engine direct --ring 512 -M 32".split()
     assert live.options(Netmap()) == "--engine direct --ring 1024 -M 512".split()
     assert live.options(PfRing())[:2] == ["--engine", "packet"]
 
@@ -113,8 +113,12 @@ class _Bench:
     def trial(self, arguments, send, **_):
         if "packet" in arguments:
             raise live.RefusedError("there is no engine 'packet' here")
-        packets = {"delivered": round(100_000 * (1 - self.lost)), "drops": {"capture_late": 7}}
-        return live.Trial(Sent(100_000, 0.05), {"packets": packets})
+        return _trial(self.lost)
+
+
+def _trial(lost: float) -> live.Trial:
+    packets = {"delivered": round(100_000 * (1 - lost)), "drops": {"capture_late": 7}}
+    return live.Trial(Sent(100_000, 0.05), {"packets": packets})
 
 
 def test_a_refused_engine_is_named_and_the_others_go_on(monkeypatch):
@@ -169,6 +173,19 @@ def test_a_small_ring_is_told_by_its_slots(monkeypatch):
     slots = figure.series[0].points[0].facts["equivalent_slots"]
     model = live.as_live(PfRing(slots=slots))
     assert model.simulate(border_router.workload(4), load.filters(300)).drop_rate == pytest.approx(0.358, abs=0.01)
+    assert f"as a ring of {slots:,} slots would lose" in figure.differences[0]
+
+
+def test_a_burst_that_falls_between_two_ticks_is_told_by_its_slots(monkeypatch):
+    """A PF_RING burst that is off is explained as in the other figures: by the ring that would lose as much."""
+    monkeypatch.setattr(figures_live, "Bench", lambda: _Bench(0.8))
+    monkeypatch.setattr(_Bench, "trial", lambda bench, *_, **__: _trial(bench.lost))
+    figure = _figure(9)
+    figures_live.measure(figure, lambda line: None, ["packet"], [100_000.0])
+    slots = figure.series[0].points[0].facts["equivalent_slots"]
+    model = live.as_live(PfRing(slots=slots))
+    burst = workload.burst(100_000, 2_000_000)
+    assert model.simulate(burst, load.filters(300)).drop_rate == pytest.approx(0.8, abs=0.001)
     assert f"as a ring of {slots:,} slots would lose" in figure.differences[0]
 
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from wirecap.errors import SystemCallError, UsageError
-from wirecap.linux import ethtool
+from wirecap.errors import SystemCallError, UsageError, WirecapError
+from wirecap.linux import ethtool, netns
 
 XDP_MODES = {  # linux/if_link.h: one program per mode
     "IFLA_XDP_DRV_PROG_ID": "native",
@@ -109,12 +109,23 @@ def is_up(name: str) -> bool:
 
 
 def unknown(name: str) -> UsageError:
-    """The error for an interface that is not there, with the names that are near."""
+    """The error for an interface that is not there: with the namespace that has it, or the names that are near."""
+    for namespace in netns.names():
+        if _is_in(namespace, name):
+            hint = f"it is in the network namespace {namespace!r}: take --netns {namespace}"
+            return UsageError(f"no interface {name!r} here", hint)
     known = [entry for _, entry in socket.if_nameindex()]
     near = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
     if near:
         return UsageError(f"no interface {name!r}", f"did you mean {' or '.join(near)}?")
     return UsageError(f"no interface {name!r}", f"there are: {', '.join(known)}" if known else "there are none")
+
+
+def _is_in(namespace: str, name: str) -> bool:
+    try:
+        return bool(netns.call(namespace, socket.if_nametoindex, name))
+    except (OSError, WirecapError):  # not there; or we may not look
+        return False
 
 
 def is_in_use(facts: Interface) -> str | None:

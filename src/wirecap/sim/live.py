@@ -26,6 +26,9 @@ READY = r"^wirecap: (capturing|forwarding)"
 SLOTS_OF_CHUNK = 410
 """Short packets that the packet engine holds for each chunk of 64 cells of 2 KiB, when its ring has 10 to 12 of them
 (measured with bursts): its memory is reckoned in cells, and a short packet takes less."""
+DNA_BATCH = 32
+"""Cells that the direct engine gives back at once where DNA gives back each: fewer, and a paced handler sleeps so
+often that it falls behind."""
 READY_S, END_S = 180.0, 240.0
 
 
@@ -56,10 +59,8 @@ def options(engine: Engine, forward: bool = False) -> list[str]:
             return [*chosen, "--mode", "basic", "-M", "64", "-R", str(max(2, engine.slots // 64))]
         return [*chosen, "--fanout", "qm", "-M", "64", "-R", str(max(8, round(engine.slots / SLOTS_OF_CHUNK)))]
     # The direct engine's cells come back by chunks.  NETMAP's slots do so by batches: the largest chunk is half a ring.
-    # For DNA's, which come back one by one, a quarter: with chunks of 16 a paced handler, which sleeps once a chunk,
-    # was a sixth slower than asked for.
     ring = getattr(engine, "ring", RING)
-    batch = ring // 2 if isinstance(engine, Netmap) else ring // 4
+    batch = ring // 2 if isinstance(engine, Netmap) else DNA_BATCH
     return [*chosen, "--ring", str(ring), "-M", str(batch)]
 
 

@@ -16,7 +16,7 @@ class Point:
 
     x: float
     drop: float
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

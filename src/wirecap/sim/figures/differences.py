@@ -36,7 +36,7 @@ def _explained(label: str, point: Point) -> str:
     if "equivalent_slots" in facts:
         text += (
             f"; as a ring of {facts['equivalent_slots']:,} slots would lose: the kernel passes a block of its ring on"
-            " after 1 ms, however full, so that at low rates it holds fewer packets than in a burst"
+            " after 1 ms, however full, so that its room depends on the rate, and on how a burst meets its ticks"
         )
     if "handler_pps" in facts:
         text += (

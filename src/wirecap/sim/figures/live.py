@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from wirecap.sim import border_router, load, workload
 from wirecap.sim.engines import Dna, Engine, Netmap, PfRing, WireCap
@@ -18,6 +19,7 @@ from wirecap.sim.measured import handler_pps
 from wirecap.sim.simulate import simulate
 
 HANDLER = ["--handler", f"pkt_handler:rate={PAPER_PPS}"]
+HEAVY = load.filters(300)
 BURSTS = (10_000, 20_000, 30_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 5_000_000, 10_000_000)
 """The shortest is ten times the largest ring; the generator needs some ms to reach its speed."""
 BARE, BURSTING, FORWARDING = {8}, {9, 10}, {13, 14}
@@ -97,14 +99,20 @@ def _series(
 def _burst(engine: Engine, bare: bool, bench: Bench, x: float) -> Point:
     """A burst at the generator's full speed; simulated again at the rate that it had."""
     packets, cpu = int(x), min(os.sched_getaffinity(0))
-    cost = load.filters(0 if bare else 300)
+    cost = load.filters(0) if bare else HEAVY
     handler = ["--handler", "count"] if bare else HANDLER
     trial = bench.trial(
         [*options(engine), *handler], lambda ends: send_burst(ends[0], packets, cpu), queues=1,
         gro=live_engine(engine) == "packet",
     )  # fmt: skip
-    again = simulate(as_live(engine), workload.burst(trial.sent.packets, trial.sent.rate_pps), cost)
-    return _point(packets, trial, again.drop_rate)
+    burst = workload.burst(trial.sent.packets, trial.sent.rate_pps)
+
+    def simulated(model: Engine) -> float:
+        return simulate(as_live(model), burst, cost).drop_rate
+
+    point = _point(packets, trial, simulated(engine))
+    _explain_ring(point, engine, simulated)
+    return point
 
 
 def _router(engine: Engine, forward: bool, bench: Bench, x: float) -> Point:
@@ -117,28 +125,27 @@ def _router(engine: Engine, forward: bool, bench: Bench, x: float) -> Point:
     )  # fmt: skip
     transmit_ps, extra_ps = (router.TRANSMIT_PS, router.FORWARD_PS) if forward else (0, 0)
 
-    def simulated(cost: Load) -> float:
-        return simulate(as_live(engine), packets, cost.plus(extra_ps), transmit_ps=transmit_ps).drop_rate
+    def simulated(model: Engine, cost: Load = HEAVY) -> float:
+        return simulate(as_live(model), packets, cost.plus(extra_ps), transmit_ps=transmit_ps).drop_rate
 
-    point = _point(queues, trial, simulated(load.filters(300)))
-    if isinstance(engine, PfRing) and differences.is_off(point):
-        same = _equivalent_slots(engine, packets, point.drop, transmit_ps)
-        point.facts = {**point.facts, "equivalent_slots": same}
+    point = _point(queues, trial, simulated(engine))
+    _explain_ring(point, engine, simulated)
     seen = handler_pps(trial.summary, trial.duration_s)
     if seen and differences.is_off(point):
-        point.facts = {**point.facts, "handler_pps": seen, "simulated_at_it": simulated(load.rate(seen))}
+        point.facts |= {"handler_pps": seen, "simulated_at_it": simulated(engine, load.rate(seen))}
     return point
 
 
-def _equivalent_slots(engine: PfRing, packets: workload.Workload, drop: float, transmit_ps: int) -> int:
-    """With how many slots the model would lose what was measured, to the nearest 64."""
+def _explain_ring(point: Point, engine: Engine, simulated: Callable[[Engine], float]) -> None:
+    """Where PF_RING's point is off: with how many slots its model would lose as much, to the nearest 64."""
+    if not isinstance(engine, PfRing) or not differences.is_off(point):
+        return
     low, high = 1, 64 * engine.slots
     while high - low > 64:
         middle = (low + high) // 2
-        model = as_live(PfRing(engine.ring, middle, engine.kernel_ps))
-        found = simulate(model, packets, load.filters(300), transmit_ps=transmit_ps).drop_rate
-        low, high = (middle, high) if found > drop else (low, middle)
-    return high
+        found = simulated(PfRing(engine.ring, middle, engine.kernel_ps))
+        low, high = (middle, high) if found > point.drop else (low, middle)
+    point.facts |= {"equivalent_slots": high}
 
 
 def _scaling(engine: Engine, frame_bytes: int, bench: Bench, x: float) -> Point:
@@ -153,7 +160,7 @@ def _scaling(engine: Engine, frame_bytes: int, bench: Bench, x: float) -> Point:
 
 
 def _point(x: float, trial: Trial, simulated: float | None) -> Point:
-    facts = {
+    facts: dict[str, Any] = {
         **trial.summary,
         "sent": trial.sent.packets,
         "rate_pps": trial.sent.rate_pps,

@@ -27,8 +27,7 @@ SLOTS_OF_CHUNK = 410
 """Short packets that the packet engine holds for each chunk of 64 cells of 2 KiB, when its ring has 10 to 12 of them
 (measured with bursts): its memory is reckoned in cells, and a short packet takes less."""
 DNA_BATCH = 32
-"""Cells that the direct engine gives back at once where DNA gives back each: fewer, and a paced handler sleeps so
-often that it falls behind."""
+"""Cells that the direct engine gives back at once where DNA gives back each; every chunk wakes a paced handler once."""
 READY_S, END_S = 180.0, 240.0
 
 

@@ -238,6 +238,17 @@ def test_stop_from_another_thread():
         timer.join()
 
 
+def test_filter_of_an_interface():
+    """Of a NIC's packets those that filter= wants come whole, each with its own length, in order."""
+    nic = MemoryCapture(M=64, filter="ether[7] & 1 = 1")
+    sent = [counted(i, 60 + i * 7 % 90) for i in range(200)]
+    with nic.capture as capture:
+        nic.arrive(0, sent)
+        capture.stop()
+        found = [bytes(packet) for chunk in capture for packet in chunk]
+    assert found == sent[1::2]
+
+
 def test_filter(path, packets):
     """filter= delivers what tcpdump's expression wants, in order; chunks without such packets are not seen."""
     with wirecap.open(path, filter="ether[7] & 1 = 1 and ether[7] < 0x80", M=16) as capture:

@@ -80,6 +80,24 @@ def check_select(
             assert np.array_equal(mine, given_row[part[3]])
 
 
+@pytest.mark.parametrize("chunk", [5, 16, 61, 256, 3000])
+def test_lengths_stay_with_their_packets_where_captured_and_original_are_one_array(trace: Trace, chunk):
+    """AF_XDP never cuts a packet, so that both lengths are one array: each packet keeps its own all the same."""
+    octets, rows = trace
+    address, lengths = (np.ascontiguousarray(row[SAMPLE][:3000]) for row in rows[:2])
+    assert len(set(lengths.tolist())) > 3
+    for text in ("tcp", "udp", "len > 200", "ip[3] & 1 = 1"):
+        compiled = _compiled(text)
+        hits = libpcap_hits(octets, [address, lengths, lengths], compiled.program)
+        for low in range(0, len(address), chunk):
+            part, own = address[low : low + chunk].copy(), lengths[low : low + chunk].copy()
+            number = np.arange(low, low + len(part))
+            m = compiled.process(octets, part, own, own, number, len(part), compiled.state)
+            assert number[:m].tolist() == (low + np.flatnonzero(hits[low : low + chunk])).tolist()
+            assert np.array_equal(part, address[number])
+            assert np.array_equal(own, lengths[number])
+
+
 @pytest.mark.parametrize("cut", [False, True], ids=["whole", "snapped"])
 def test_native_code_agrees_with_libpcap_on_the_trace(trace: Trace, cut):
     """For 500 expressions, on all packets of the real trace, whole and snapped, the same packets match."""

@@ -41,10 +41,10 @@ def first_bit(typing: Any, bits: Any):
 
 @inline
 def swap(address, captured, original, stamp, i, m):
-    """Exchange two descriptors."""
+    """Exchange two descriptors.  captured and original may be one array: both are read before either is written."""
     address[i], address[m] = address[m], address[i]
-    captured[i], captured[m] = captured[m], captured[i]
-    original[i], original[m] = original[m], original[i]
+    captured_i, captured_m, original_i, original_m = captured[i], captured[m], original[i], original[m]
+    captured[i], captured[m], original[i], original[m] = captured_m, captured_i, original_m, original_i
     stamp[i], stamp[m] = stamp[m], stamp[i]
 
 
@@ -78,29 +78,39 @@ def _split_avx512(typing: Any, address: Any, captured: Any, original: Any, stamp
         behind = b.add(m, lanes)
         behind = b.select(b.icmp_signed(">", i, behind), i, behind)
         displaced = _below(b, apart)
-        for kind, value in zip(signature.args[:4], values[:4], strict=True):
-            data = cgutils.create_struct_proxy(kind)(context, b, value).data
-            _move(b, data, kind.dtype.bitwidth, order, (i, m, behind), displaced)
+        rows = [
+            (cgutils.create_struct_proxy(kind)(context, b, value).data, kind.dtype.bitwidth)
+            for kind, value in zip(signature.args[:4], values[:4], strict=True)
+        ]
+        # captured and original may be one array: all is read before anything is written.
+        moved = [_read(b, row, width, order, (i, m)) for row, width in rows]
+        for (row, width), (group, stood) in zip(rows, moved, strict=True):
+            _write(b, row, width, (m, group), (behind, stood), displaced)
         return count
 
     return signature, generate
 
 
-def _move(b: Any, row: Any, width: int, order: Any, places: Any, displaced: Any) -> None:
-    """Write one row's elements: the group at i in ``order`` to m, what stood there (``displaced``) behind it."""
-    whole = _LANE32 if width == 32 else _LANE64
-    at_i, at_m, at_behind = (b.bitcast(b.gep(row, [place]), whole.as_pointer()) for place in places)
-    group, stood = (b.load(at, align=width // 8) for at in (at_i, at_m))
+def _place(b: Any, row: Any, width: int, place: Any) -> Any:
+    return b.bitcast(b.gep(row, [place]), (_LANE32 if width == 32 else _LANE64).as_pointer())
+
+
+def _read(b: Any, row: Any, width: int, order: Any, places: Any) -> tuple[Any, Any]:
+    """Elements of one row: the group at the first place in ``order``, and what stands at the second."""
+    group, stood = (b.load(_place(b, row, width, place), align=width // 8) for place in places)
     if width == 32:
-        group = _call(b, "llvm.x86.avx512.permvar.si.512", _LANE32, [group, order])
-    else:
-        wide = b.zext(order, _LANE64)
-        low, high = _half(b, group, 0), _half(b, group, 1)
-        name = "llvm.x86.avx512.vpermi2var.q.512"
-        parts = [_call(b, name, _HALF64, [low, _half(b, wide, part), high]) for part in (0, 1)]
-        group = b.shuffle_vector(parts[0], parts[1], _indices(range(LANES)))
-    b.store(group, at_m, align=width // 8)
-    arguments = [stood, at_behind, ir.Constant(_I32, width // 8), displaced]
+        return _call(b, "llvm.x86.avx512.permvar.si.512", _LANE32, [group, order]), stood
+    wide = b.zext(order, _LANE64)
+    low, high = _half(b, group, 0), _half(b, group, 1)
+    name = "llvm.x86.avx512.vpermi2var.q.512"
+    parts = [_call(b, name, _HALF64, [low, _half(b, wide, part), high]) for part in (0, 1)]
+    return b.shuffle_vector(parts[0], parts[1], _indices(range(LANES))), stood
+
+
+def _write(b: Any, row: Any, width: int, first: Any, second: Any, displaced: Any) -> None:
+    """Write one row's elements, each a place and what goes there: the group, then what stood there (``displaced``)."""
+    b.store(first[1], _place(b, row, width, first[0]), align=width // 8)
+    arguments = [second[1], _place(b, row, width, second[0]), ir.Constant(_I32, width // 8), displaced]
     _call(b, f"llvm.masked.store.v{LANES}i{width}.p0", ir.VoidType(), arguments)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -59,7 +60,8 @@ class Capture:
         if config.handlers:
             raise UsageError("wirecap.open gives chunks and takes no handlers", "take wirecap.capture(source, handler)")
         self._source = source or assemble.source_of(config)
-        self._stopped = False
+        self._ending: threading.Thread | None = None
+        self._lock = threading.Lock()
         self._final: dict[str, Any] | None = None
         try:
             self._application = _Caller(assemble.select(config.filter, self._source), self._source.engine == "direct")
@@ -93,6 +95,7 @@ class Capture:
                     yield chunk
             finally:
                 chunk.release()
+        self._join()
         failure = self.engine.failure()
         if failure:
             raise failure
@@ -115,9 +118,17 @@ class Capture:
 
     def stop(self) -> None:
         """Let no more packets in; the loop still gets what has been captured, and then ends."""
-        if not self._stopped:
-            self._stopped = True
-            self.engine.stop()
+        with self._lock:
+            if self._ending is None:
+                self.engine.halt()
+                # Capture threads may have to wait for the caller, who is to take the chunks and cannot wait for them.
+                self._ending = threading.Thread(target=self.engine.drain, name="wirecap end", daemon=True)
+                self._ending.start()
+
+    def _join(self) -> None:
+        """Wait until all threads have ended."""
+        if self._ending:
+            self._ending.join()
 
     def summary(self) -> dict[str, Any]:
         """The summary object (docs/summary.md); exact once the capture has ended."""
@@ -127,6 +138,7 @@ class Capture:
         """End the capture; what the loop did not take counts as ``unread_at_stop``."""
         self.stop()
         self.engine.abandon()
+        self._join()
         if self._final is None:
             self._final = accounting.as_dict(self.engine)
             self._source.close()

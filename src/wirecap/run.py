@@ -21,7 +21,7 @@ from wirecap.observe.snapshot import Snapshot
 
 
 class Interrupts:
-    """SIGINT and SIGTERM end the capture; a second one gives up what is still in the pool.
+    """SIGINT, SIGTERM and a lost terminal end the capture; a second SIGINT or SIGTERM gives up what is in the pool.
 
     A third one ends the process at once: a handler that never returns cannot be ended otherwise.
     """
@@ -30,7 +30,11 @@ class Interrupts:
         self.asked, self.give_up, self._wake = threading.Event(), threading.Event(), wake
 
     def __enter__(self) -> Interrupts:
-        ours = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+        ours = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup(1) asks that it be ignored
+            ours.append(signal.SIGHUP)
+        if threading.current_thread() is not threading.main_thread():
+            ours = []
         self._before = {number: signal.signal(number, self._handle) for number in ours}
         return self
 
@@ -39,7 +43,7 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.asked.is_set():
+        if self.asked.is_set() and number != signal.SIGHUP:  # a shell and the kernel may both send that one
             self.give_up.set()
             for ours in self._before:
                 signal.signal(ours, signal.SIG_DFL)
@@ -61,10 +65,10 @@ def run_capture(
         engine = assemble.engine_of(config, source, application)
         with Interrupts(engine.changed) as interrupts:
             netns.call(config.netns, engine.start)
-            display.say(_opening(engine, forward))
-            for warning in netns.call(config.netns, assemble.warnings, source):
-                display.say(f"wirecap: {warning}")
             try:
+                display.say(_opening(engine, forward))
+                for warning in netns.call(config.netns, assemble.warnings, source):
+                    display.say(f"wirecap: {warning}")
                 _watch(engine, application, config, display, interrupts)
             finally:
                 engine.stop(interrupts.give_up)

@@ -53,9 +53,11 @@ def packets(path: Path) -> list[tuple[float, bytes]]:
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_ends_with_everything_written(testbed, tmp_path, number):
-    """SIGINT and SIGTERM end a capture with exit status 0, every packet in the file in order, and the counters."""
+    """SIGINT, SIGTERM, SIGHUP end a capture with exit status 0, every packet in the file in order, and the counters."""
+    if signal.getsignal(number) == signal.SIG_IGN:
+        pytest.skip("nohup: the signal is ignored")
     bed = testbed(queues=4)
     out, summary = tmp_path / "out.pcap", tmp_path / "summary.json"
     capture = Running("--netns", bed.name, "-i", bed.nics[0].inside, "-w", str(out), "--summary-json", str(summary))
@@ -172,3 +174,18 @@ def test_interface_in_use_is_refused(testbed):
     assert "--take-over" in refused.stderr
     taken = subprocess.run([*command, "--take-over"], capture_output=True, text=True, timeout=60, check=False)
     assert taken.returncode == 0, taken.stderr
+
+
+@pytest.mark.live
+def test_a_capture_that_is_refused_leaves_the_file_alone(testbed, tmp_path):
+    """A second capture by the same command line neither starts nor empties the first one's file."""
+    bed = testbed(queues=2)
+    out = tmp_path / "out.pcap"
+    arguments = ("--netns", bed.name, "-i", bed.nics[0].inside, "--engine", "xdp", "-w", str(out))
+    capture = Running(*arguments)
+    send(bed, 1000)
+    second = subprocess.run([*WIRECAP, "capture", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    assert second.returncode == 2
+    assert "another AF_XDP socket has the queue" in second.stderr
+    assert "1000 packets captured" in capture.end(signal.SIGINT)
+    assert len(packets(out)) == 1000

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 
 from rig import Rig, check_identity, counted, selection_of, until
 from wirecap.config import WriteConfig
+from wirecap.errors import UsageError
 from wirecap.handlers.pipeline import Pipeline
 from wirecap.handlers.pkt_handler import Paced
 from wirecap.handlers.write import Writer
@@ -258,3 +259,12 @@ def test_any_run(queues, M, R, threads, advanced, limit, give_up, ring, rate, bu
         check_identity(rig.engine, received=sent)
         if limit:
             assert rig.delivered <= limit
+
+
+def test_a_start_that_fails_leaves_no_thread():
+    """A CPU that is not there is refused, and the threads that were started before it have ended."""
+    before = threading.active_count()
+    rig = Rig(Pipeline([], None), queues=2, cpus=(100_000,))
+    with pytest.raises(UsageError, match="CPU 100000"):
+        rig.engine.start()
+    until(lambda: threading.active_count() <= before)

@@ -8,10 +8,12 @@ import time
 
 import pytest
 
+import wirecap
 from rig import LiveRig, Wire, check_identity, flow_frames, number_of, read_pcapng, until
 from wirecap.config import PoolConfig, WriteConfig
 from wirecap.errors import UsageError
 from wirecap.kernels import packet_words as w
+from wirecap.kernels import pool as k
 from wirecap.linux import netlink, netns
 from wirecap.traffic import frames
 
@@ -224,3 +226,27 @@ def test_a_nic_without_a_clock_is_refused(testbed):
     with pytest.raises(UsageError, match="no clock") as refusal:
         packet_rig(bed, time_stamps="adapter_unsynced")
     assert "ethtool -T" in refusal.value.hint
+
+
+@pytest.mark.parametrize("orderly", [False, True])
+def test_a_program_that_is_behind_can_end(testbed, orderly):
+    """With every slot in the program's hands close() and stop() come back; what stop() leaves the loop still gets."""
+    bed = testbed(queues=1)
+    nic = bed.nics[0]
+    with (
+        Wire(nic.outside) as wire,
+        wirecap.open(nic.inside, engine="packet", netns=bed.name, M=16, R=8) as capture,
+    ):
+        wire.send(flow_frames(1))
+        chunks = iter(capture)
+        found = len(next(chunks))
+        wire.send(flow_frames(3000, first=1))
+        until(lambda: capture.engine.pool.queues[k.FREE_SLOTS] == 0)
+        if orderly:
+            capture.stop()
+            found += sum(len(chunk) for chunk in chunks)
+    packets = capture.summary()["packets"]
+    assert packets["delivered"] == found
+    assert packets["received"] == found + packets["dropped"]
+    assert "unaccounted" not in packets["drops"]
+    assert ("unread_at_stop" in packets["drops"]) != orderly

@@ -60,6 +60,7 @@ class Engine:
 
     def start(self) -> None:
         """Threads first, then packets: nothing arrives before it can be taken."""
+        self.source.claim()
         self.application.open(self)
         for consumer in range(self.consumers if self.layout.threads else 0):
             kind, workers = (
@@ -69,13 +70,13 @@ class Engine:
         shares = [list(range(i, len(self.source.queues), self._threads)) for i in range(self._threads)]
         for number, mine in enumerate([] if self.direct else shares):
             self._capture.append(self._worker(f"capture {number}", self.source.run, self.pool, mine, self._settings))
-        for number, worker in enumerate(self._workers):
-            worker.start()
-            pin(worker, self._cpus, number)
-        for worker in self._capture:
-            prefer(worker)
-        self.started = time.monotonic()
         try:
+            for number, worker in enumerate(self._workers):
+                worker.start()
+                pin(worker, self._cpus, number)
+            for worker in () if self.source.keeps_unread else self._capture:  # a file's packets do not go away
+                prefer(worker)
+            self.started = time.monotonic()
             self.source.start()
         except BaseException:
             self._end(k.ABORT)
@@ -115,8 +116,16 @@ class Engine:
         Everything that reached the hook is delivered, unless ``give_up`` is set (the rest is then counted as
         ``unread_at_stop``) or a thread failed.
         """
+        self.halt()
+        self.drain(give_up)
+
+    def halt(self) -> None:
+        """Let no more packets in: the first half of ``stop``."""
         self.source.stop()
         self.ended = time.monotonic()
+
+    def drain(self, give_up: threading.Event | None = None) -> None:
+        """The second half: returns when all threads have ended, which takes somebody who takes the chunks."""
         self._end(k.DRAIN, give_up)
         self.stopped = True
         self.application.close(self)

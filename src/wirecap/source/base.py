@@ -48,7 +48,8 @@ class Source(Protocol):
     """One kind of place that packets come from.
 
     The engine calls, in this order: ``equip`` (put cells on the free stacks and the rings' places into the
-    queues' words), ``run`` in each capture thread, ``start``, later ``stop``, and ``close`` when all is read.
+    queues' words), ``claim``, ``run`` in each capture thread, ``start``, later ``stop``, and ``close`` when all is
+    read.
     """
 
     engine: str
@@ -73,6 +74,10 @@ class Source(Protocol):
 
     def run(self, pool: Pool, mine: list[int], settings: CaptureSettings) -> None:
         """A capture thread's life: serve the home queues ``mine`` until the phase says DRAIN or ABORT."""
+        ...
+
+    def claim(self) -> None:
+        """Take what others may hold; raises SystemCallError.  No output file is touched before."""
         ...
 
     def start(self) -> None:

@@ -71,6 +71,8 @@ class FileSource:
             if progress is Progress.BUSY:
                 time.sleep(BUSY_S)
 
+    def claim(self) -> None: ...
+
     def start(self) -> None:
         feed = self.file.feed
         if isinstance(feed, Mapped) and feed.arena.size >= LARGE_BYTES:

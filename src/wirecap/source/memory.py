@@ -109,6 +109,8 @@ class MemorySource:
         halves[words[w.DONE_PRODUCER]] = (done + count) & 0xFFFFFFFF
         return frames
 
+    def claim(self) -> None: ...
+
     def start(self) -> None:
         self._open = True
 

@@ -136,6 +136,8 @@ class PacketSource:
             words[WAIT_FD] = waiter.fileno()
             packet_loop(pool, self.rings, np.array(mine, np.int64), self._held, words, depths, libc.scratch())
 
+    def claim(self) -> None: ...
+
     def start(self) -> None:
         """Bind behind a closed filter and form the groups; then open: nothing comes twice, or unfiltered."""
         for socket in self._sockets:

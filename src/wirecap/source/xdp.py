@@ -152,8 +152,8 @@ class XdpSource:
         """The socket of a home queue, to wait for."""
         return self._sockets[queue].fd
 
-    def start(self) -> None:
-        """Bind every socket, then attach: no packet meets a queue that is not ready."""
+    def claim(self) -> None:
+        """Bind every socket: no packet meets a queue that is not ready."""
         numbers = {(q.interface, q.queue): i for i, q in enumerate(self.queues)}
         for nic, hook in zip(self._nics, self._hooks, strict=True):
             for queue in nic.queues:
@@ -169,6 +169,9 @@ class XdpSource:
         if self.zero_copy:  # the driver takes cells ahead of the packets; what finds none never comes to the hook
             self._words[IN_ORDER :: k.QUEUE_WORDS] = False
             self.rings.ledger[self._words[LEDGER :: k.QUEUE_WORDS] + OFFERED] = _NO_END
+
+    def start(self) -> None:
+        """Attach."""
         self.modes = [h.attach(n.name, n.index, self._mode) for n, h in zip(self._nics, self._hooks, strict=True)]
 
     def _bind(self, name: str, index: int, queue: int, socket: xsk.Socket) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -133,3 +134,21 @@ def test_plan_that_fails_ends_the_run_after_what_it_gave() -> None:
     with pytest.raises(ValueError, match="damaged") as raised:
         Session(Damaged(), Sender()).run()
     assert raised.value.outcome.sent == 2 * N  # type: ignore[attr-defined]
+
+
+def test_plan_that_waits_is_ended() -> None:
+    """A run ends also while its plan waits for packets that never come, as of a pipe that nobody writes to."""
+
+    class Waiting(Counted):
+        ended = False
+
+        def batches(self) -> Iterator[Batch]:
+            yield from list(super().batches())[:1]
+            while not self.ended:
+                time.sleep(0.01)
+
+        def close(self) -> None:
+            self.ended = True
+
+    session = Session(Waiting(), Sender(), duration_ns=100_000_000)
+    assert session.run().sent == N

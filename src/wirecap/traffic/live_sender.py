@@ -62,7 +62,7 @@ class LiveSender:
         self._frame = bytes(self._longest)
         self._taken_before = self._taken()
         self._pinned = False
-        self._looked_ns = 0
+        self._looked_ns = self._refused = 0
         self.way = "in-kernel live frames (BPF_PROG_TEST_RUN)"
 
     def kernels(self) -> list[Any]:
@@ -142,9 +142,10 @@ class LiveSender:
         return {}
 
     def refused(self) -> int:
-        if self._taken_before is None:
-            return 0
-        return self.completed() - ((self._taken() or 0) - self._taken_before)
+        taken = self._taken()
+        if self._taken_before is not None and taken is not None:  # an interface that is gone counts no more
+            self._refused = self.completed() - (taken - self._taken_before)
+        return self._refused
 
     def _taken(self) -> int | None:
         counters = ethtool.statistics(self._interface)

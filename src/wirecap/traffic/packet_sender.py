@@ -86,7 +86,7 @@ class PacketSender:
         return {}
 
     def refused(self) -> int:
-        return dropped(self._interface) - self._dropped_before + int(self._words[k.REFUSED])
+        return max(0, dropped(self._interface) - self._dropped_before) + int(self._words[k.REFUSED])
 
     def close(self) -> None:
         self._ring.close()

@@ -22,6 +22,7 @@ AHEAD = 4
 LEAD_NS = 20_000_000
 """From the start of the threads to the first packet."""
 _TICK_S = 0.1
+_LEAVE_S = 1.0
 
 
 @dataclass
@@ -92,6 +93,7 @@ class Session:
     def stop(self) -> None:
         """End early, in between two packets."""
         self._asked.set()
+        self.plan.close()  # it may wait for a pipe that nobody writes to
         self.sender.control[p.STOP] = 1
 
     def run(
@@ -99,7 +101,7 @@ class Session:
     ) -> Outcome:
         """Send everything; ``watch`` gets the state ten times a second.  An error has the ``outcome`` so far."""
         jit.prepare([*self.plan.kernels(), *self.sender.kernels()])
-        threads = [
+        plan, send = threads = [
             threading.Thread(target=self._guarded, args=(work,), name=f"wirecap {name}", daemon=True)
             for name, work in (("plan", self._read_ahead), ("send", self._send))
         ]
@@ -110,8 +112,8 @@ class Session:
             if (asked and asked.is_set()) or self._is_over():
                 self.stop()
             watch(self.outcome())
-        for thread in threads:
-            thread.join()
+        send.join()
+        plan.join(_LEAVE_S if self._asked.is_set() else None)  # it may be in a read that nobody ends
         outcome = self.outcome()
         outcome.interrupted = bool(asked and asked.is_set())
         if self._failures:

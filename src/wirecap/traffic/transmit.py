@@ -159,7 +159,8 @@ class Transmitter:
         if code in (0, *_PASSING) and stalled_s < STALLED_S:
             return
         hint = "set it up and send again" if code == errno.ENETDOWN else ""
-        raise SystemCallError(f"{self.interface}: {os.strerror(code)}, after {done} frames", code, hint)
+        reason = os.strerror(code) if code else "no frame was completed for a while"
+        raise SystemCallError(f"{self.interface}: {reason}, after {done} frames", code, hint)
 
     def close(self) -> None:
         for sender in self._sockets:

@@ -79,7 +79,7 @@ class XdpSender:
         return {queue: int(self._tx.words[i, k.COMPLETED]) for i, queue in enumerate(self._queues)}
 
     def refused(self) -> int:
-        return dropped(self._interface) - self._dropped_before
+        return max(0, dropped(self._interface) - self._dropped_before)  # 0 once the interface is gone
 
     def close(self) -> None:
         self._tx.close()

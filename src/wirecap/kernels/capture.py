@@ -99,6 +99,17 @@ def flush(pool, queue, depths):
 
 
 @inline
+def flush_rest(pool, mine, depths):
+    """Hand over every slot that is being filled; how many there were."""
+    count = 0
+    for i in range(mine.size):
+        if pool.queues[mine[i] * QUEUE_WORDS + FILL_COUNT]:
+            flush(pool, mine[i], depths)
+            count += 1
+    return count
+
+
+@inline
 def turn(pool, rings, queue, now, timeout_ns, depths, scratch):
     """One look at one queue; how much happened (packets taken + chunks that came back)."""
     q = queue * QUEUE_WORDS
@@ -150,9 +161,7 @@ def capture_loop(pool, rings, mine, settings, depths, scratch):
             q = mine[i] * QUEUE_WORDS
             waiting += pool.queues[q + FILL_COUNT] + pool.queues[q + SHORT]
         if phase >= DRAIN and happened == 0 and drained(pool, rings, mine):
-            for i in range(mine.size):
-                if pool.queues[mine[i] * QUEUE_WORDS + FILL_COUNT]:
-                    flush(pool, mine[i], depths)
+            flush_rest(pool, mine, depths)
             book_lost(pool, rings, mine)
             return
         if settings[BUSY] or happened >= BATCH:  # more may be waiting

@@ -7,14 +7,14 @@ nobody takes packets, and those that find no cell are lost.
 from __future__ import annotations
 
 from wirecap.kernels.atomics import load
-from wirecap.kernels.capture import IDLE_MS, book_lost, drained, turn
+from wirecap.kernels.capture import IDLE_MS, book_lost, drained, flush_rest, turn
 from wirecap.kernels.forward import forward_chunk, tend
 from wirecap.kernels.handle import CHAIN, CLOSED, PROCESS, TIMED_OUT, _at, admit, pass_on, run_chain
 from wirecap.kernels.jit import i64, inline, kernel, table, words
 from wirecap.kernels.lanes import EMPTY, pop
 from wirecap.kernels.libc import monotonic_ns, poll_in
-from wirecap.kernels.pool import ABORT, CLOSE, LANE_MASK, PHASE, POOL, lane
-from wirecap.kernels.rings import RINGS
+from wirecap.kernels.pool import ABORT, CLOSE, FILL_COUNT, LANE_MASK, PHASE, POOL, QUEUE_WORDS, lane
+from wirecap.kernels.rings import RINGS, SHORT
 from wirecap.kernels.wires import WIRES
 
 SHORT_IDLE_MS = 1
@@ -32,17 +32,21 @@ def receive(pool, rings, mine, wait_fd, consumer, idle_ms, depths, scratch):
         book_lost(pool, rings, mine)
         return CLOSED
     now = monotonic_ns(scratch)
-    happened = 0
+    happened = waiting = 0
     for i in range(mine.size):
         happened += turn(pool, rings, mine[i], now, 0, depths, scratch)
+        q = mine[i] * QUEUE_WORDS
+        waiting += pool.queues[q + FILL_COUNT] + pool.queues[q + SHORT]
     slot = pop(pool.lanes, lane(pool, consumer), pool.control[LANE_MASK])
     if slot != EMPTY:
         return slot
     if phase >= CLOSE and happened == 0 and drained(pool, rings, mine):
+        if flush_rest(pool, mine, depths):
+            return TIMED_OUT  # there is a chunk now
         book_lost(pool, rings, mine)
         return CLOSED
-    if happened == 0:
-        poll_in(wait_fd, SHORT_IDLE_MS if phase >= CLOSE else idle_ms, scratch)
+    if happened == 0:  # a writer that has the cells, or the slots, gives them back without waking this thread
+        poll_in(wait_fd, SHORT_IDLE_MS if waiting or phase >= CLOSE else idle_ms, scratch)
     return TIMED_OUT
 
 

@@ -175,6 +175,7 @@ def take_packets(pool, rings, q, slot, filled, count):
             kind = i64(rings.halves[h + w.TAG_TYPE]) & 0xFFFF if status & w.VLAN_TYPE_VALID else 0x8100
             address = put_tag_back(arena, address, i64(rings.halves[h + w.TAG]) & 0xFFFF, kind)
             captured, original = captured + w.TAG_BYTES, original + w.TAG_BYTES
+            octets += w.TAG_BYTES
         if copies:
             copy(arena, spill_area + spilled, arena, address, captured)
             address = spill_area + spilled

@@ -19,15 +19,15 @@ UNSENT = -2  # what a packet's choice is where it is no wire
 
 
 @inline
-def wire_of(wires, output, home, sending, hashed):
-    """The wire of a NIC that a packet takes."""
+def wire_of(wires, output, own, sending, hashed):
+    """The wire of a NIC that a packet takes; own: the number of the queue that it came from."""
     count = wires.outputs[output, 0]
     if count == 1:
         return wires.outputs[output, 1]
     if sending[QUEUE_BY] == BY_HASH:
         return wires.outputs[output, 1 + (hashed >> 16) % count]
     if sending[QUEUE_BY] == SAME:
-        return wires.outputs[output, 1 + home % count]
+        return wires.outputs[output, 1 + own % count]
     best = wires.outputs[output, 1]
     for i in range(1, count):
         other = wires.outputs[output, 1 + i]
@@ -41,13 +41,13 @@ def choose(pool, wires, consumer, slot, sending, choice, wanted):
     """Where each packet of a chunk goes: choice[i] is its wire, or UNSENT.  wanted: packets for each wire."""
     m = slot * SLOT_WORDS
     home = pool.meta[m + HOME]
-    first, outputs = wires.routes[home, 0], wires.routes[home, 1]
+    first, outputs, own = wires.routes[home, 0], wires.routes[home, 1], wires.routes[home, 2]
     tally = wires.tallies[consumer, home]
     hashes = sending[QUEUE_BY] == BY_HASH or (outputs > 1 and sending[OUTPUT_BY] != BY_TURNS)
     hosts_only = outputs > 1 and sending[OUTPUT_BY] == BY_HOST
     fixed = -1
     if not hashes and outputs == 1:
-        fixed = wire_of(wires, first, home, sending, 0)  # one for the chunk, so that it leaves in order
+        fixed = wire_of(wires, first, own, sending, 0)  # one for the chunk, so that it leaves in order
     for i in range(wanted.size):
         wanted[i] = 0
     for i in range(pool.meta[m + KEPT]):
@@ -65,7 +65,7 @@ def choose(pool, wires, consumer, slot, sending, choice, wanted):
             if outputs > 1:
                 number = (sending[NEXT] if sending[OUTPUT_BY] == BY_TURNS else hashed & 0xFFFF) % outputs
                 sending[NEXT] += 1
-            wire = wire_of(wires, first + number, home, sending, hashed)
+            wire = wire_of(wires, first + number, own, sending, hashed)
         if length > wires.words[wire * WIRE_WORDS + LONGEST]:
             tally[TOO_LONG] += 1
             continue

@@ -48,7 +48,7 @@ class Wires(NamedTuple):
     words: Any  # int64 (W * WIRE_WORDS,)
     counts: Any  # int64 (W, Q, COUNT_WORDS): by home queue, written under the wire's lock
     outputs: Any  # int64 (O, 1 + W): how many wires an outgoing NIC has, then which
-    routes: Any  # int64 (Q, 2): the first outgoing NIC of a home queue, and how many of them
+    routes: Any  # int64 (Q, 3): the first outgoing NIC of a home queue, how many of them, the queue's number on its NIC
     order: Any  # int64 (Q,): one more than the highest chunk sequence number that was sent
     tallies: Any  # int64 (C, Q, 4): each thread's own counters (kernels/route.py)
     fragments: Any  # int64 (FRAGMENTS,): where the first fragments of datagrams went (kernels/balance.py)

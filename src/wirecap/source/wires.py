@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,17 +37,20 @@ class WireTable:
     """Wires of ``outputs``, a wire for each of their queues; ``routes`` says which outputs each home queue has.
 
     Outputs that name the same queue of the same interface share its wire.  routes: for each home queue the first of
-    its outputs, and how many they are.  span: bytes of a queue's cells.
+    its outputs, and how many they are.  span: bytes of a queue's cells.  numbers: of the home queues on their NICs.
     """
 
-    def __init__(self, outputs: list[Output], routes: list[tuple[int, int]], span: int) -> None:
+    def __init__(
+        self, outputs: list[Output], routes: list[tuple[int, int]], span: int, numbers: Sequence[int] = ()
+    ) -> None:  # fmt: skip
         self.outputs = outputs
         self.places = list(dict.fromkeys((output.name, queue) for output in outputs for queue in output.queues))
         self.words = np.zeros((len(self.places), k.WIRE_WORDS), np.int64)
         self.words[:, k.SPAN] = span
         self.words[:, k.PATIENT] = 1
         self._lists = np.zeros((len(outputs), 1 + len(self.places)), np.int64)
-        self._routes = np.array(routes, np.int64).reshape(-1, 2)
+        own = list(numbers) or list(range(len(routes)))
+        self._routes = np.array([(*route, number) for route, number in zip(routes, own, strict=True)], np.int64)
         for number, output in enumerate(outputs):
             wires = [self.places.index((output.name, queue)) for queue in output.queues]
             self._lists[number, : 1 + len(wires)] = len(wires), *wires

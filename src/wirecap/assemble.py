@@ -21,7 +21,7 @@ from wirecap.handlers.write import Writer
 from wirecap.kernels import jit
 from wirecap.kernels.lanes import wake_consumer
 from wirecap.kernels.rings import HEADROOM_BYTES
-from wirecap.linux import capabilities, netlink, netns, probes
+from wirecap.linux import capabilities, ethtool, netlink, netns, probes
 from wirecap.source import choose
 from wirecap.source.base import CaptureSettings, Source
 from wirecap.source.file import FileSource
@@ -71,11 +71,12 @@ def _wires(nics: list[Nic], config: CaptureConfig, forward: ForwardConfig) -> Wi
             routes[near.name, queue] = (len(outputs), len(targets))
         outputs += [_output(target, near) for target in targets]
     per_queue = [routes[nic.name, queue] for nic in nics for queue in nic.queues]
-    return WireTable(outputs, per_queue, config.pool.M * config.pool.R * config.pool.cell)
+    numbers = [queue for nic in nics for queue in nic.queues]
+    return WireTable(outputs, per_queue, config.pool.M * config.pool.R * config.pool.cell, numbers)
 
 
 def warnings(source: Source) -> list[str]:
-    """What the source will drop, as far as it is known before the first packet.  Call it in the NICs' namespace."""
+    """What the source will drop or miss, as far as it is known before the first packet.  In the NICs' namespace."""
     if not isinstance(source, XdpSource):
         return []
     found = []
@@ -88,6 +89,11 @@ def warnings(source: Source) -> list[str]:
             found.append(
                 f"{interface.name} has an MTU of {mtu}: frames of more than {interface.snaplen:,} bytes"
                 f" will be dropped as oversize ({hint})"
+            )
+        if ethtool.strips_tags(interface.name):
+            found.append(
+                f"{interface.name} takes VLAN tags out of packets before XDP sees them: they will be missing"
+                f" (ethtool -K {interface.name} rxvlan off rx-vlan-stag-hw-parse off, or --engine packet)"
             )
     return found
 

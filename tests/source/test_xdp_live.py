@@ -10,9 +10,10 @@ import pytest
 
 import wirecap
 from rig import LiveRig, Wire, check_identity, flow_frames, number_of, read_pcapng, until
+from wirecap import assemble
 from wirecap.config import WriteConfig
 from wirecap.kernels import rings as r
-from wirecap.linux import netlink, netns
+from wirecap.linux import ethtool, netlink, netns
 from wirecap.source import xdp as xdp_source
 from wirecap.source.xdp import Nic, XdpSource
 from wirecap.traffic import frames
@@ -191,6 +192,18 @@ def test_one_nic_in_two_parts(testbed):
         check_identity(rig.engine)
     with pytest.raises(wirecap.UsageError, match="twice"):
         LiveRig(bed, f"{inside}@3", f"{inside}@0-3")
+
+
+def test_tags_that_the_nic_takes_out_are_told(testbed):
+    """Where the interface takes VLAN tags out of packets, which XDP does not see, the capture says so at its start."""
+    bed = testbed(queues=1)
+    inside = bed.nics[0].inside
+    for stripping in (False, True):
+        netns.call(bed.name, ethtool.set_features, inside, {"rx-vlan-hw-parse": stripping})
+        with LiveRig(bed) as rig:
+            told = netns.call(bed.name, assemble.warnings, rig.source)
+        assert len(told) == stripping
+        assert all("VLAN" in line and inside in line for line in told)
 
 
 @pytest.mark.parametrize("mode", ["native", "generic"])

@@ -78,6 +78,15 @@ def features(name: str) -> dict[str, bool]:
     return {text: bool(blocks[bit // 32][2] >> bit % 32 & 1) for bit, text in enumerate(names) if text}
 
 
+def strips_tags(name: str) -> bool:
+    """Whether VLAN tags may be taken out of packets and kept beside them, where XDP does not see them."""
+    try:
+        on = features(name)
+    except OSError:
+        return False
+    return any(on.get(feature, False) for feature in ("rx-vlan-hw-parse", "rx-vlan-stag-hw-parse"))
+
+
 def set_features(name: str, wanted: dict[str, bool]) -> None:
     """Switch offloads on or off; those that the interface lacks or cannot change are left alone."""
     names = _strings(name, SS_FEATURES)

@@ -35,15 +35,19 @@ def capture(*arguments: str, **options: object) -> process.Child:
     return child
 
 
-@pytest.mark.live("tcpreplay", "tshark")
-@pytest.mark.parametrize("mode", ["native", "generic"])
-def test_real_trace(testbed, mixed_trace, tmp_path, mode):
-    """A real trace, replayed into four queues, is in the file: the same packets, byte for byte, in time order."""
+@pytest.mark.live("tcpreplay", "tcpdump", "tshark")
+@pytest.mark.parametrize(
+    ("mode", "expression"),
+    [("native", ""), ("generic", ""), ("native", "udp or ip[2:2] < 66"), ("generic", "tcp[13] & 8 != 0")],
+)
+def test_real_trace(testbed, mixed_trace, tmp_path, mode, expression):
+    """A real trace, replayed into four queues, is in the file: byte for byte, in time order; of a filter's packets
+    those that tcpdump finds in the trace."""
     bed = testbed(queues=4, mtu=MTU)
     out, summary = tmp_path / "out.pcapng", tmp_path / "summary.json"
     child = capture(
         "--netns", bed.name, "-i", bed.nics[0].inside, "--cell", "4096", "-R", "200", "-w", str(out),
-        "--xdp-mode", mode, "--summary-json", str(summary),
+        "--xdp-mode", mode, "--summary-json", str(summary), expression,
     )  # fmt: skip
     with child:
         replay = process.run(["tcpreplay", "--mbps", "300", "-i", bed.nics[0].outside, str(mixed_trace)])
@@ -51,13 +55,16 @@ def test_real_trace(testbed, mixed_trace, tmp_path, mode):
         until(lambda: packets_there(bed) == int(re.search(r"Successful packets:\s+(\d+)", replay.output)[1]))
         ended = child.end(signal.SIGINT)
     assert ended.status == 0, ended.output
-    sent = [packet.data for packet in read_pcap(mixed_trace) if len(packet.data) <= MTU + 14]
+    wanted = tmp_path / "wanted.pcap"
+    subprocess.run(["tcpdump", "-r", str(mixed_trace), "-w", str(wanted), expression], capture_output=True, check=True)
+    sent = [packet.data for packet in read_pcap(wanted) if len(packet.data) <= MTU + 14]
     found = read_pcapng(out)
     assert sorted(packet.data for packet in found) == sorted(sent)
     stamps = [packet.stamp for packet in found]
     assert stamps == sorted(stamps)
     told = json.loads(summary.read_text())
-    assert told["packets"]["received"] == told["packets"]["written"] == len(sent)
+    assert told["packets"]["received"] - told["packets"]["filtered_out"] == told["packets"]["written"] == len(sent)
+    assert bool(told["packets"]["filtered_out"]) == bool(expression)
     assert told["packets"]["drops"] == {}
     if mode == "native":  # without NAPI a veth tells nobody its queue
         assert min(row["received"] for row in told["per_queue"]) > 0

@@ -107,6 +107,36 @@ def test_every_packet_arrives(testbed: Make, tmp_path: Path, way: str, timing: T
 
 
 @pytest.mark.live
+@pytest.mark.parametrize("timing", [Timing(), Timing(pps=20_000)], ids=["full speed", "paced"])
+def test_packets_that_the_kernel_refuses_do_not_hold_up_the_others(
+    testbed: Make, tmp_path: Path, timing: Timing
+) -> None:
+    """AF_PACKET takes no service tag (802.1ad) beyond the MTU, and says so after the fact: what is behind such packets
+    leaves in order, and they are counted as refused."""
+    bed, packets = testbed(queues=1), mixed(3000)
+    tagged = frames.udp(1514)
+    tagged = tagged[:12] + b"\x88\xa8\0\7" + tagged[12:]
+    sent = [tagged if number % 7 in (0, 5, 6) else packet for number, packet in enumerate(packets)]
+    kept = [packet for packet in sent if packet is not tagged]
+    with Receiver(bed, len(kept)) as receiver:
+        outcome = replay(bed, [write_pcap(tmp_path / "a.pcap", sent)], timing, "packet")
+    assert receiver.packets[0] == kept
+    assert (outcome.attempted, outcome.sent) == (len(sent), len(kept))
+    assert outcome.refused == len(sent) - len(kept)
+
+
+@pytest.mark.live
+def test_full_speed_takes_its_time(testbed: Make, tmp_path: Path) -> None:
+    """The time of a run at full speed begins with its first packet: it is never too short for what the wire had."""
+    bed = testbed(queues=1)
+    file = write_pcap(tmp_path / "a.pcap", mixed(2000))
+    with Receiver(bed, 2000) as receiver:
+        outcome = replay(bed, [file], Timing(), "packet")
+    wire_s = (receiver.stamps[-1] - receiver.stamps[0]) / 1e9
+    assert wire_s <= outcome.duration_s < wire_s + 1
+
+
+@pytest.mark.live
 def test_real_trace_arrives(testbed: Make, mixed_trace: Path) -> None:
     """All real packets that fit the MTU arrive at full speed byte for byte; those that do not are counted by name."""
     bed = testbed(queues=1)

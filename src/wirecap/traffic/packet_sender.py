@@ -62,9 +62,10 @@ class PacketSender:
             self._look()
 
     def finish(self) -> None:
+        ring = self._halves, self._ring.octets, self._words
         while True:
             self.run.slice()
-            if k.finish_packet(self._halves, self._words, self.control, self.run.scratch) == transmit.DONE:
+            if k.finish_packet(*ring, self.control, self.run.scratch) == transmit.DONE:
                 return
             self._look()
 
@@ -80,7 +81,7 @@ class PacketSender:
             raise stalled(self._interface, code, self.completed() - self.refused())
 
     def completed(self) -> int:
-        return int(self._words[k.COMPLETED])
+        return int(self._words[k.COMPLETED] + self._words[k.REFUSED])
 
     def per_queue(self) -> dict[int, int]:
         return {}

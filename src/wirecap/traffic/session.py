@@ -170,7 +170,8 @@ class Session:
     def _send(self) -> None:
         with Punctual() as punctual:
             first = self._next()
-            self._begin_ns = max(self._begin_ns, time.monotonic_ns())
+            now_ns = time.monotonic_ns()
+            self._begin_ns = max(self._begin_ns, now_ns) if self.plan.paced else now_ns
             self.sender.start(self._begin_ns)
             item = first
             while item is not None:

@@ -184,7 +184,10 @@ def _groups(config: CaptureConfig, source: Source) -> list[list[int]] | None:
     if not config.buddies:
         return None
     there = {(place.interface, place.queue) for place in source.queues}
+    names = sorted({name for name, _ in there})
     for spec in (spec for group in config.buddies for spec in group):
+        if spec.interface not in names:
+            raise UsageError(f"buddy group {spec}: {spec.interface} is not captured", f"name {' or '.join(names)}")
         missing = [queue for queue in spec.queues or () if (spec.interface, queue) not in there]
         if missing:
             raise UsageError(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import dpkt
 import pytest
+from pyroute2 import IPRoute
 
 from wirecap.linux import netlink, netns
 from wirecap.traffic import frames
@@ -189,3 +190,33 @@ def test_a_capture_that_is_refused_leaves_the_file_alone(testbed, tmp_path):
     assert "another AF_XDP socket has the queue" in second.stderr
     assert "1000 packets captured" in capture.end(signal.SIGINT)
     assert len(packets(out)) == 1000
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--engine", "packet", "-i", "{inside}"], "{inside} is captured twice"),
+        (["--mode", "advanced", "--buddies", "left-port"], "name {inside}"),
+    ],
+)
+def test_alternative_names_are_seen_through(testbed, more, says):
+    """An interface's alternative name is the same interface: it is not captured twice, and no buddy group is empty."""
+    bed = testbed(queues=2)
+    inside = bed.nics[0].inside
+    netns.call(bed.name, alternative_name, inside, "left-port")
+    command = [*WIRECAP, "capture", "--netns", bed.name, "-i", "left-port"]
+    refused = subprocess.run(
+        [*command, *(text.format(inside=inside) for text in more)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert refused.returncode == 2
+    assert says.format(inside=inside) in refused.stderr
+
+
+def alternative_name(name, other):
+    with IPRoute() as netlink_:
+        netlink_.link("property_add", index=netlink.interface(name).index, altname=other)

@@ -20,6 +20,9 @@ def packet_source(config: CaptureConfig) -> PacketSource:
             "leave --kernel-filter out, or add --engine xdp",
         )
     ports = [_port(spec) for spec in config.sources]
+    for number, port in enumerate(ports):
+        if port.index in [other.index for other in ports[:number]]:  # by one of its alternative names
+            raise UsageError(f"{port.name} is captured twice", "name each interface once")
     bytes_per_queue = config.ring * config.pool.cell if config.ring else config.pool.bytes(1)
     queues = sum(port.queues for port in ports)
     config.pool.check_memory(queues, probes.available_memory_bytes())

@@ -82,9 +82,9 @@ class Capture:
             if time.monotonic() >= self._end or not self.engine.running():
                 self.stop()
             if receiver:
-                code = receiver.next_chunk(select, selection.state)
+                code = receiver.next_chunk(select, selection.state, h.WAIT_NS)
             else:
-                code = int(h.next_chunk(pool, 0, select, selection.state, self._scratch))
+                code = int(h.next_chunk(pool, 0, select, selection.state, h.WAIT_NS, self._scratch))
             if code == h.CLOSED:
                 break
             if code == h.TIMED_OUT:

@@ -193,6 +193,3 @@ class Engine:
     def summary(self) -> accounting.Summary:
         """The counters; exact once the engine has stopped, a moment's view before."""
         return accounting.summarize(self)
-
-    def close(self) -> None:
-        self.source.close()

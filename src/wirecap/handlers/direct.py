@@ -35,11 +35,11 @@ class Receiver:
             self._waiter.register(source.descriptor(queue), select.EPOLLIN)
         self._depths, self.scratch = np.zeros(engine.consumers, np.int64), libc.scratch()
 
-    def next_chunk(self, select: Any, state: NDArray[np.int64]) -> int:
-        """``next_chunk`` of kernels/handle.py."""
+    def next_chunk(self, select: Any, state: NDArray[np.int64], wait_ns: int) -> int:
+        """``next_chunk`` of kernels/handle.py; it waits for whole milliseconds."""
         code = receive_chunk(
-            self._pool, self._rings, self._mine, self._waiter.fileno(), self._consumer, select, state, self._depths,
-            self.scratch,
+            self._pool, self._rings, self._mine, self._waiter.fileno(), self._consumer, select, state,
+            -(-wait_ns // 1_000_000), self._depths, self.scratch,
         )  # fmt: skip
         return int(code)
 

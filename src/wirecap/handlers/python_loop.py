@@ -14,6 +14,7 @@ from wirecap.handlers.python import HandlerError, PythonHandler
 from wirecap.kernels import handle as h
 from wirecap.kernels import libc
 from wirecap.kernels import pool as k
+from wirecap.kernels.forward import TENDING_NS
 
 if TYPE_CHECKING:
     from wirecap.engine.engine import Engine
@@ -27,22 +28,24 @@ def run(pipeline: Pipeline, engine: Engine, consumer: int, settings: NDArray[np.
     records = [handler.state() if isinstance(handler, PythonHandler) else () for handler in pipeline.handlers]
     own = pipeline.forwarder.sender(engine.M) if pipeline.forwarder else None
     receiver = Receiver(engine, consumer) if pipeline.direct else None
+    in_transmission = False
     while True:
+        wait_ns = TENDING_NS if in_transmission else h.WAIT_NS
         if receiver:
-            code = receiver.next_chunk(select, selection.state)
+            code = receiver.next_chunk(select, selection.state, wait_ns)
         else:
-            code = int(h.next_chunk(pool, consumer, select, selection.state, scratch))
+            code = int(h.next_chunk(pool, consumer, select, selection.state, wait_ns, scratch))
         if code == h.CLOSED:
             return
         if code == h.TIMED_OUT:
-            if pipeline.forwarder:
-                pipeline.forwarder.tend(engine)
+            in_transmission = pipeline.forwarder is not None and pipeline.forwarder.tend(engine)
             continue
         slot, count = code >> 32, code & 0xFFFFFFFF
         for stage in range(len(pipeline.handlers) if count else 0):
             _handle(pipeline, engine, consumer, stage, records[stage], slot, count)
         if own and pipeline.forwarder:
             pipeline.forwarder.send(engine, consumer, slot, own)
+            in_transmission = True
         else:
             h.hand_on(pool, slot, settings)
 

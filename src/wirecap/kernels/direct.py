@@ -50,10 +50,10 @@ def receive(pool, rings, mine, wait_fd, consumer, idle_ms, depths, scratch):
     return TIMED_OUT
 
 
-@kernel(i64(POOL, RINGS, words, i64, i64, i64, words, words, words))
-def receive_chunk(pool, rings, mine, wait_fd, consumer, select, select_state, depths, scratch):
+@kernel(i64(POOL, RINGS, words, i64, i64, i64, words, i64, words, words))
+def receive_chunk(pool, rings, mine, wait_fd, consumer, select, select_state, idle_ms, depths, scratch):
     """``next_chunk`` (kernels/handle.py) without a capture thread."""
-    slot = receive(pool, rings, mine, wait_fd, consumer, IDLE_MS, depths, scratch)
+    slot = receive(pool, rings, mine, wait_fd, consumer, idle_ms, depths, scratch)
     if slot < 0:
         return slot
     return slot << 32 | admit(pool, consumer, slot, _at(select), select_state)

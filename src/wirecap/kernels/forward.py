@@ -15,7 +15,7 @@ from wirecap.kernels.handle import (
     TIMED_OUT,
     WAIT_NS,
     admit,
-    next_slot_within,
+    next_slot,
     run_chain,
 )
 from wirecap.kernels.jit import i64, inline, kernel, table, words
@@ -182,7 +182,7 @@ def forward_loop(
     """
     busy = False
     while True:
-        slot = next_slot_within(pool, consumer, TENDING_NS if busy else WAIT_NS, scratch)
+        slot = next_slot(pool, consumer, TENDING_NS if busy else WAIT_NS, scratch)
         if slot == CLOSED:
             return 0
         if slot == TIMED_OUT:

@@ -66,14 +66,8 @@ def nothing(arena, address, captured, original, stamp, n, state):
 
 
 @inline
-def next_slot(pool, consumer, scratch):
-    """Wait for a chunk: its slot; TIMED_OUT when none came for a while; CLOSED when none will come."""
-    return next_slot_within(pool, consumer, WAIT_NS, scratch)
-
-
-@inline
-def next_slot_within(pool, consumer, wait_ns, scratch):
-    """``next_slot`` with its own idea of a while."""
+def next_slot(pool, consumer, wait_ns, scratch):
+    """Wait for a chunk: its slot; TIMED_OUT when none came in wait_ns; CLOSED when none will come."""
     base = lane(pool, consumer)
     phase = load(pool.control, PHASE)
     if phase == ABORT:
@@ -141,13 +135,13 @@ else:
         return PROCESS(types.int64), generate
 
 
-@kernel(i64(POOL, i64, i64, words, words))
-def next_chunk(pool, consumer, select, select_state, scratch):
+@kernel(i64(POOL, i64, i64, words, i64, words))
+def next_chunk(pool, consumer, select, select_state, wait_ns, scratch):
     """For handlers in Python: wait for a chunk, admit it; slot << 32 | packets, or TIMED_OUT, or CLOSED.
 
     select: ``address_of`` the filter.
     """
-    slot = next_slot(pool, consumer, scratch)
+    slot = next_slot(pool, consumer, wait_ns, scratch)
     if slot < 0:
         return slot
     return slot << 32 | admit(pool, consumer, slot, _at(select), select_state)
@@ -196,7 +190,7 @@ def handler_loop(pool, consumer, select, select_state, chain, states, settings, 
     slot, failures so far.
     """
     while True:
-        slot = next_slot(pool, consumer, scratch)
+        slot = next_slot(pool, consumer, WAIT_NS, scratch)
         if slot == CLOSED:
             return 0
         if slot == TIMED_OUT:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 import time
 from contextlib import ExitStack
@@ -157,6 +158,22 @@ def test_an_outgoing_nic_that_goes_down_and_comes_back(testbed, end):
     assert packets["forwarded"] >= 2000
     assert set(packets["drops"]) <= {"tx_ring_full", "tx_refused"}
     assert packets["dropped"] > 15_000
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("both", [(), ("--both",)], ids=["one way", "both ways"])
+def test_a_deleted_outgoing_nic_ends_the_run(testbed, both):
+    """A NIC that went away cannot come back to its socket: the run ends by itself with its name and exit status 1."""
+    bed = testbed(queues=1, nics=2)
+    near, far = bed.nics
+    with Running(bed, near.inside, far.inside, *both) as forward, Wire(near.outside) as wire:
+        wire.send(flow_frames(1000))
+        time.sleep(0.3)
+        subprocess.run(["ip", "link", "del", far.outside], check=True, timeout=10)
+        ended = forward.child.end(None, 20)
+    assert ended.status == 1, ended.output
+    assert f"{far.inside} is gone" in ended.output
+    assert "1000 packets received" in ended.output
 
 
 @pytest.mark.live

@@ -109,6 +109,11 @@ class Socket:
             self._socket.setsockopt(SOL_XDP, MAX_TX_BUDGET, struct.pack("<I", frames_per_call))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer_bytes)
 
+    @property
+    def is_orphan(self) -> bool:
+        """True, once, when the interface has gone away (xsk_notifier, net/xdp/xsk.c)."""
+        return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ENETDOWN
+
     def send_error(self) -> int:
         """Ask the kernel to send what is in the TX ring; 0, or the errno with which it refuses."""
         try:

@@ -203,6 +203,9 @@ class XdpSource:
         for nic, hook in zip(self._nics, self._hooks, strict=True):
             if hook.link and not hook.is_attached():
                 raise WirecapError(f"{nic.name} is gone", "what was captured before is kept")
+        for wire, sender in self._senders:
+            if self.wires and sender.is_orphan:
+                raise WirecapError(f"{self.wires.places[wire][0]} is gone", "what was sent before is counted")
 
     def stop(self) -> None:
         for hook in self._hooks:

@@ -73,6 +73,14 @@ def socket_program(
     return rows + own
 
 
+def longest_kept(rows: list[Instruction] | None) -> int:
+    """Bytes of the longest packet that the instructions let in."""
+    if rows is None:
+        return WHOLE
+    ends = [(code, k) for code, _, _, k in rows if code & 7 == op.RET]
+    return min(WHOLE, max(k if code == _RETURN else WHOLE for code, k in ends))
+
+
 def uncooked(program: Program) -> Program | None:
     """A filter for cooked packets (LINKTYPE_LINUX_SLL2) as a socket can run it, which sees what is behind the header.
 

@@ -21,6 +21,15 @@ VLAN_VALID, VLAN_TYPE_VALID = 1 << 4, 1 << 6
 TAG_BYTES = 4
 SLL2_BYTES = 20  # tcpdump.org/linktypes/LINKTYPE_LINUX_SLL2.html
 
+BLOCK_HEADER_BYTES = 48  # struct tpacket_block_desc
+PACKET_HEADER_BYTES = 82  # tpacket3_hdr and sockaddr_ll, so aligned that what is behind an Ethernet header is
+
+
+def packet_bytes(captured: int) -> int:
+    """What a packet of so many bytes takes of a block."""
+    return (PACKET_HEADER_BYTES + captured + 7) & ~7
+
+
 SOL_PACKET, PACKET_STATISTICS = 263, 6
 
 # Words of a home queue in Pool.queues.  A holder is what packets of a chunk lie in: a block of the ring (0 to

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import select
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 
 from wirecap.errors import SystemCallError, WirecapError
 from wirecap.files.interface import Interface
-from wirecap.filters.in_socket import WHOLE, fits, socket_program, uncooked
+from wirecap.filters.in_socket import WHOLE, fits, longest_kept, socket_program, uncooked
 from wirecap.filters.program import Program
 from wirecap.kernels import libc
 from wirecap.kernels import packet_words as w
@@ -29,9 +30,12 @@ BLOCK_BYTES, SMALL_BLOCK_BYTES = 1 << 18, 1 << 17
 """A block holds the longest packet that tcpdump takes: 256 KiB, as libpcap has it.  In a small ring, where so few
 blocks would be filled before the capture thread runs, it holds what offloads make of a packet: 64 KiB."""
 LARGE_RING_BYTES, LEAST_BLOCKS = 16 * BLOCK_BYTES, 8
+SLOTS_OF_BLOCK = 16
+"""At least, in a ring of so many slots: a block that the kernel passes on half full takes the room of a full one."""
 SPILL_SHARE = 4
 """One block in so many of a queue's memory is of the spill area (kernels/packet_ring.py)."""
-RETIRE_MS = 1
+RETIRE_MS, SLOTS_RETIRE_MS = 1, 10
+"""After which the kernel passes a block on, however full; seldom in a ring of slots, as that costs some of them."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +59,30 @@ class Port:
         return self.linktype == link_types.SLL2
 
 
-def ring_blocks(bytes_per_queue: int) -> tuple[int, int, int]:
-    """(bytes of a block, blocks of the ring, blocks of the spill area) for so much memory or a little more."""
-    size = BLOCK_BYTES if bytes_per_queue >= LARGE_RING_BYTES else SMALL_BLOCK_BYTES
-    blocks = max(LEAST_BLOCKS, bytes_per_queue // size)
-    return size, blocks - blocks // SPILL_SHARE, blocks // SPILL_SHARE
+def ring_blocks(bytes_per_queue: int, slots: int = 0, kept_bytes: int = WHOLE) -> tuple[int, int, int]:
+    """(bytes of a block, blocks of the ring, blocks of the spill area) for so much memory or a little more.
+
+    slots: for so many packets instead, each of ``kept_bytes`` with its header, but of bytes_per_queue / slots at the
+    most; then a block is no larger than it has to be, and there is no spill area.
+    """
+    if not slots:
+        size = BLOCK_BYTES if bytes_per_queue >= LARGE_RING_BYTES else SMALL_BLOCK_BYTES
+        blocks = max(LEAST_BLOCKS, bytes_per_queue // size)
+        return size, blocks - blocks // SPILL_SHARE, blocks // SPILL_SHARE
+    slot = min(bytes_per_queue // slots, w.packet_bytes(kept_bytes))
+    size, least = SMALL_BLOCK_BYTES, max(SLOTS_OF_BLOCK * slot, w.packet_bytes(kept_bytes)) + w.BLOCK_HEADER_BYTES
+    while size // 2 >= max(least, mmap.PAGESIZE):
+        size //= 2
+    return size, max(LEAST_BLOCKS, -(-slots // ((size - w.BLOCK_HEADER_BYTES) // slot))), 0
 
 
 class PacketSource:
     """Interfaces through AF_PACKET: both directions, and the host keeps its packets.
 
-    Make it in the network namespace of the interfaces.  bytes_per_queue: ring and spill area of a queue; fanout:
-    how packets find their queue (linux/packet.FANOUT_MODES); filters: by linktype, run inside the kernel; snaplen:
-    bytes to keep; direction: in | out | inout; loopback: the loopback interface's index, 0 where it is not captured.
+    Make it in the network namespace of the interfaces.  bytes_per_queue: ring and spill area of a queue; slots: how
+    many packets they have room for, 0 where as many as fit; fanout: how packets find their queue
+    (linux/packet.FANOUT_MODES); filters: by linktype, run inside the kernel; snaplen: bytes to keep; direction: in |
+    out | inout; loopback: the loopback interface's index, 0 where it is not captured.
     """
 
     engine = "packet"
@@ -77,18 +92,20 @@ class PacketSource:
     def __init__(
         self, ports: Sequence[Port], bytes_per_queue: int, fanout: str = "hash",
         filters: dict[int, Program] | None = None, snaplen: int = WHOLE, direction: str = "inout",
-        loopback: int = 0, promiscuous: bool = False, hardware_stamps: bool = False,
+        loopback: int = 0, promiscuous: bool = False, hardware_stamps: bool = False, slots: int = 0,
     ) -> None:  # fmt: skip
         self._ports, self._fanout, self._hardware_stamps = list(ports), fanout, hardware_stamps
         self.interfaces = [Interface(linktype=p.linktype, snaplen=WHOLE, name=p.name) for p in self._ports]
         self.queues = [SourceQueue(p.name, queue, i) for i, p in enumerate(self._ports) for queue in range(p.queues)]
-        self._block_bytes, self._blocks, self._spills = ring_blocks(bytes_per_queue)
-        size = len(self.queues) * (self._blocks + self._spills) * self._block_bytes
-        self._region = memory.Region(size + memory.page_round(4 * len(self.queues)))
         self._programs = [
             socket_program(_usable(filters, port), snaplen, direction, loopback, not port.cooked)
             for port in self._ports
         ]
+        kept_bytes = max(longest_kept(program) for program in self._programs)
+        self._block_bytes, self._blocks, self._spills = ring_blocks(bytes_per_queue, slots, kept_bytes)
+        self._retire_ms = SLOTS_RETIRE_MS if slots else RETIRE_MS
+        size = len(self.queues) * (self._blocks + self._spills) * self._block_bytes
+        self._region = memory.Region(size + memory.page_round(4 * len(self.queues)))
         self._sockets: list[packet.Socket] = []
         self._promiscuous: list[Promiscuous] = []
         self._rings: list[tuple[int, int]] = []
@@ -107,7 +124,7 @@ class PacketSource:
     def _open(self, port: Port) -> None:
         socket = packet.Socket(port.cooked)
         self._sockets.append(socket)
-        ring = socket.ring(self._region, self._block_bytes, self._blocks, RETIRE_MS)
+        ring = socket.ring(self._region, self._block_bytes, self._blocks, self._retire_ms)
         self._rings.append((ring, self._region.reserve(self._spills * self._block_bytes)))
         if self._hardware_stamps:
             socket.stamp_by_hardware()

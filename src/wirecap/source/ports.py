@@ -36,7 +36,7 @@ def packet_source(config: CaptureConfig) -> PacketSource:
     loopback = netlink.loopback_index() if any(p.index == 0 or p.loopback for p in ports) else 0
     return PacketSource(
         ports, bytes_per_queue, config.fanout or "hash", filters, min(config.snaplen, WHOLE),
-        config.direction or "inout", loopback, config.promiscuous, hardware_stamps,
+        config.direction or "inout", loopback, config.promiscuous, hardware_stamps, config.ring or 0,
     )  # fmt: skip
 
 

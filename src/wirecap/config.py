@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from wirecap.errors import UsageError
 from wirecap.specs import MAX_QUEUE as MAX_QUEUE
@@ -37,14 +38,17 @@ class PoolConfig:
     R: int = 100
     cell: int = 2048
 
+    least_chunks: ClassVar[int] = 2
+
     def __post_init__(self) -> None:
         if not 1 <= self.M <= MAX_M:
             raise UsageError(
                 f"M is {self.M}, outside 1 to {MAX_M}", "M is the packets of a chunk: 64 to 1024 are usual"
             )
-        if not 2 <= self.R <= MAX_R:
+        if not self.least_chunks <= self.R <= MAX_R:
             raise UsageError(
-                f"R is {self.R}, outside 2 to {MAX_R}", "R is the chunks of a queue: 100 to 1000 are usual"
+                f"R is {self.R}, outside {self.least_chunks} to {MAX_R}",
+                "R is the chunks of a queue: 100 to 1000 are usual",
             )
         if self.cell not in CELLS:
             raise UsageError(f"a cell of {self.cell} bytes cannot be", "AF_XDP takes 2048 or 4096")
@@ -65,6 +69,13 @@ class PoolConfig:
             f" this host has {format_size(available_bytes)} free",
             hint,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class BareRing(PoolConfig):
+    """The cells of a receive ring that are all there is: one chunk may be the whole of it."""
+
+    least_chunks: ClassVar[int] = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,11 +158,11 @@ class CaptureConfig:
             raise UsageError("AF_XDP has no stamps of the NIC's", "take --engine packet, or leave -j out")
 
     def _make_direct(self) -> None:
-        """The ring's cells are all there are: the pool is no larger."""
+        """The pool is no larger than the ring."""
         ring = self.ring or DIRECT_RING
-        M = max(1, min(self.pool.M, ring // 2))
+        M = min(self.pool.M, ring)
         object.__setattr__(self, "ring", ring)
-        object.__setattr__(self, "pool", PoolConfig(M, -(-ring // M), self.pool.cell))
+        object.__setattr__(self, "pool", BareRing(M, -(-ring // M), self.pool.cell))
 
     def _check_kernel_filter(self) -> None:
         if self.kernel_filter is None:

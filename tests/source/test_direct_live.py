@@ -8,7 +8,7 @@ import pytest
 
 import wirecap
 from rig import LiveRig, Wire, check_identity, flow_frames, number_of, read_pcapng, until
-from wirecap.config import WriteConfig
+from wirecap.config import PoolConfig, WriteConfig
 from wirecap.errors import UsageError
 from wirecap.linux import netlink, netns
 
@@ -49,6 +49,24 @@ def test_a_busy_handler_loses_what_the_ring_cannot_hold(testbed):
         drops = rig.drops()
         assert set(drops) == {"ring_full", "unread_at_stop"}
         assert 5_000 - 1024 <= drops["ring_full"] <= 5_001 - 1024 + 1
+
+
+def test_a_chunk_may_be_the_whole_ring(testbed):
+    """With -M as large as the ring all that lies in it is one batch, whose cells come back together, as netmap's do:
+    while 60 packets of a ring of 64 are handled, 4 more find room."""
+    bed = testbed(queues=1)
+    with LiveRig(bed, engine="direct", ring=64, pool=PoolConfig(256, 2), handlers=["pkt_handler:rate=10"]) as rig:
+        assert (rig.config.pool.M, rig.config.pool.R) == (64, 1)
+        with Wire(bed.nics[0].outside) as wire:
+            wire.send(flow_frames(1))
+            until(lambda: rig.delivered == 1)
+            wire.send(flow_frames(60, first=1))
+            until(lambda: rig.delivered == 61)
+            wire.send(flow_frames(20, first=61))
+        until(lambda: rig.engine.summary().total("received") == 81)
+        rig.stop(give_up=True)
+        check_identity(rig.engine, received=81)
+        assert rig.drops() == {"ring_full": 16, "unread_at_stop": 4}
 
 
 @pytest.mark.parametrize("queues", ["@0", "@0-1"])

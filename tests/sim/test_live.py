@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
+import sys
+from pathlib import Path
 
 import pytest
 
+from rig import until
 from wirecap.cli.main import run
 from wirecap.errors import WirecapError
 from wirecap.kernels.jit import PURE
 from wirecap.lab import testbed
+from wirecap.lab.process import Child
 from wirecap.linux import netns
-from wirecap.sim import border_router, live, load, workload
+from wirecap.sim import live, load, workload
 from wirecap.sim.engines import Dna, Netmap, PfRing, WireCap
 from wirecap.sim.figures import TABLE, base, bursts, scaling
 from wirecap.sim.figures import live as figures_live
@@ -52,8 +58,8 @@ def test_each_engine_has_a_live_one():
     assert live.options(WireCap(64, 400, 70, True)) == "--engine xdp --mode advanced -T 70 -M 64 -R 400".split()
     assert live.options(WireCap(64, 400)) == "--engine xdp --mode basic -M 64 -R 400".split()
     assert live.options(Dna(512)) == "--engine direct --ring 512 -M 32".split()
-    assert live.options(Netmap()) == "--engine direct --ring 1024 -M 512".split()
-    assert live.options(PfRing())[:2] == ["--engine", "packet"]
+    assert live.options(Netmap()) == "--engine direct --ring 1024 -M 1024".split()
+    assert live.options(PfRing()) == "--engine packet --fanout qm --ring 4096 -s 60 -M 16 -R 256".split()
 
 
 def test_each_engine_has_one_that_forwards():
@@ -118,7 +124,7 @@ class _Bench:
 
 def _trial(lost: float) -> live.Trial:
     packets = {"delivered": round(100_000 * (1 - lost)), "drops": {"capture_late": 7}}
-    return live.Trial(Sent(100_000, 0.05), {"packets": packets})
+    return live.Trial(Sent(100_000, 0.05), {"packets": packets, "per_queue": []})
 
 
 def test_a_refused_engine_is_named_and_the_others_go_on(monkeypatch):
@@ -142,6 +148,32 @@ def test_a_point_that_is_off_is_listed(monkeypatch):
         assert all("capture_late" in text for text in listed)
 
 
+def test_what_a_point_is_held_against_is_shown(monkeypatch):
+    """Beside each measured series stands the simulation at the rate that its runs had, and the text says how many
+    points were compared, the largest difference and what is allowed."""
+    monkeypatch.setattr(figures_live, "Bench", lambda: _Bench(0.98))
+    figure = _figure(9)
+    figures_live.measure(figure, lambda line: None, {"direct"}, [100_000.0])
+    assert [(one.label, one.kind) for one in figure.series] == [
+        ("DNA", base.MEASURED), ("NETMAP", base.MEASURED), ("DNA", base.AS_MEASURED), ("NETMAP", base.AS_MEASURED),
+    ]  # fmt: skip
+    burst = workload.burst(100_000, 2_000_000)
+    expected = [100 * engine.simulate(burst, load.filters(300)).drop_rate for engine in (Dna(), Netmap())]
+    assert [one.at(100_000) for one in figure.series[2:]] == pytest.approx(expected)
+    largest = max(abs(98 - value) for value in expected)
+    assert f"2 points, the largest difference {largest:.1f} percentage points, 3 allowed." in paragraph(figure)
+
+
+def test_the_configuration_has_the_commands(monkeypatch):
+    """What was run, option by option, stands in the configuration of what was measured."""
+    monkeypatch.setattr(figures_live, "Bench", lambda: _Bench(0.98))
+    figure = _figure(9)
+    figures_live.measure(figure, lambda line: None, {"direct"}, [100_000.0])
+    ran = figure.configuration["live"]
+    assert ran["command"] == "wirecap capture"
+    assert ran["options"]["DNA"] == "--engine direct --ring 1024 -M 32 --handler pkt_handler:rate=38844"
+
+
 def test_slow_handlers_explain_a_difference(monkeypatch):
     """Where handlers were slower than asked for, the simulation is repeated with what they did, and that is said."""
     row = {"received": 1_480_000, "delivered": 500_000, "drops": {"pool_exhausted": 980_000}}
@@ -159,36 +191,6 @@ def test_slow_handlers_explain_a_difference(monkeypatch):
     assert all("an overloaded handler did some 15,625 p/s, not 38,844" in text for text in figure.differences)
 
 
-def test_a_small_ring_is_told_by_its_slots(monkeypatch):
-    """Where PF_RING's live ring loses more than the model, it is said with how many slots the model would."""
-
-    class Small(_Bench):
-        def trial(self, arguments, send, **_):
-            packets = {"delivered": 3_800_000, "drops": {"pool_exhausted": 2_120_000}}
-            return live.Trial(Sent(5_920_000, 32.0), {"packets": packets, "per_queue": []}, 32.0)
-
-    monkeypatch.setattr(figures_live, "Bench", lambda: Small(0))
-    figure = _figure(11)
-    figures_live.measure(figure, lambda line: None, ["packet"], [4.0])
-    slots = figure.series[0].points[0].facts["equivalent_slots"]
-    model = live.as_live(PfRing(slots=slots))
-    assert model.simulate(border_router.workload(4), load.filters(300)).drop_rate == pytest.approx(0.358, abs=0.01)
-    assert f"as a ring of {slots:,} slots would lose" in figure.differences[0]
-
-
-def test_a_burst_that_falls_between_two_ticks_is_told_by_its_slots(monkeypatch):
-    """A PF_RING burst that is off is explained as in the other figures: by the ring that would lose as much."""
-    monkeypatch.setattr(figures_live, "Bench", lambda: _Bench(0.8))
-    monkeypatch.setattr(_Bench, "trial", lambda bench, *_, **__: _trial(bench.lost))
-    figure = _figure(9)
-    figures_live.measure(figure, lambda line: None, ["packet"], [100_000.0])
-    slots = figure.series[0].points[0].facts["equivalent_slots"]
-    model = live.as_live(PfRing(slots=slots))
-    burst = workload.burst(100_000, 2_000_000)
-    assert model.simulate(burst, load.filters(300)).drop_rate == pytest.approx(0.8, abs=0.001)
-    assert f"as a ring of {slots:,} slots would lose" in figure.differences[0]
-
-
 def test_an_interrupt_keeps_what_was_measured(monkeypatch, tmp_path, capsys):
     """Ctrl-C during the third engine: the two before it are in the files, the note says so, and the status is 1."""
     count = iter(range(100))
@@ -197,7 +199,7 @@ def test_an_interrupt_keeps_what_was_measured(monkeypatch, tmp_path, capsys):
         def trial(self, arguments, send, **_):
             if next(count) == 2:
                 raise KeyboardInterrupt
-            return live.Trial(Sent(100_000, 0.05), {"packets": {"delivered": 1000, "drops": {}}})
+            return live.Trial(Sent(100_000, 0.05), {"packets": {"delivered": 1000, "drops": {}}, "per_queue": []})
 
     monkeypatch.setattr(figures_live, "Bench", lambda: Long(0))
     assert run(["figure", "9", "--live", "--points", "100k", "-o", str(tmp_path)]) == 1
@@ -205,6 +207,36 @@ def test_an_interrupt_keeps_what_was_measured(monkeypatch, tmp_path, capsys):
     found = json.loads((tmp_path / "figure-09.json").read_text())
     assert [series["label"] for series in found["series"] if series["kind"] == base.MEASURED] == ["PF_RING", "DNA"]
     assert any("interrupted" in note for note in found["notes"])
+
+
+@pytest.mark.live
+@pytest.mark.skipif(PURE, reason="packets in real time take compiled kernels")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_in_the_middle_of_a_point(tmp_path, number):
+    """A signal while a point is measured, which takes half a minute: the figure is written and says so, the status is
+    1, and neither the testbed nor the measured command stays behind."""
+    command = ["figure", "11", "--live", "--engine", "xdp", "--points", "4", "--no-plot", "-o", str(tmp_path)]
+    with Child([sys.executable, "-m", "wirecap", *command]) as child:
+        name = f"wf{child.pid % 100_000}"
+        until(lambda: name in netns.names(), 120)
+        until(lambda: _captures_in(name), 60)
+        ended = child.end(number)
+    assert ended.status == 1
+    assert "written so far" in ended.output
+    found = json.loads((tmp_path / "figure-11.json").read_text())
+    assert any("interrupted" in note for note in found["notes"])
+    assert name not in netns.names()
+    assert not _captures_in(name)
+
+
+def _captures_in(name: str) -> list[Path]:
+    """Processes that were told to capture in a namespace."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if name.encode() in (process / "cmdline").read_bytes().split(b"\0"):
+                found.append(process)
+    return found
 
 
 def test_the_plan_sends_every_packet_in_order():

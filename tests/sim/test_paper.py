@@ -76,7 +76,7 @@ def test_closed_form_within_one_chunk(number):
             M, R = (int(part) for part in series.label[11:-1].split(","))
             for point in series.points:
                 expected = max(0, 1 - (R * M + RATE * point.x / LAMBDA) / point.x)
-                assert abs(point.drop - expected) * point.x <= M + 1, (series.label, point.x)
+                assert abs(point.drop - expected) * point.x <= M, (series.label, point.x)
 
 
 def test_figure_9_larger_pools_start_later():

@@ -73,6 +73,15 @@ def test_plots_use_no_colour(folder):
         assert pixels.min() < 0.2 < 0.8 < pixels.max()
 
 
+def test_no_two_curves_look_alike():
+    """Of a figure's series no two have the same grey and dashes, of its bars no two the same grey and hatch."""
+    curves = [Series(str(number), [Point(1, 0.1)]) for number in range(12)]
+    styles = [plot._line_style(one, which) for which, one in enumerate(curves)]
+    assert len({(style["color"], style["linestyle"]) for style in styles}) == len(curves)
+    bars = max(len(figure.series) for figure in (TABLE[number](lambda name: None) for number in TABLE) if figure.bars)
+    assert len(set(zip(plot.GREYS, plot.HATCHES, strict=True))) >= bars
+
+
 @pytest.mark.skipif(BROWSER is None, reason="no browser: chromium is not installed")
 def test_a_browser_shows_the_page(folder, tmp_path):
     """Chromium opens the report by itself, without a network: seven plots with marks on them, no missing part, no
@@ -151,6 +160,8 @@ def test_without_matplotlib(monkeypatch, tmp_path, capsys):
         (["10", "--engine", "xdp"], "add --live"),
         (["10", "--live", "--points", "a,b"], "not a list of numbers"),
         (["11", "--live", "--points", "4,7"], "nothing is measured at 7"),
+        (["10", "--live", "--engine", "direct"], "nothing is measured with it"),
+        (["10", "--json", "/"], "is a directory"),
     ],
 )
 def test_wrong_usage(arguments, message, capsys):
@@ -159,19 +170,29 @@ def test_wrong_usage(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_the_page_without_plots(tmp_path):
+    """--no-plot leaves the plots out of the page too, and nothing else."""
+    assert run(["figure", "all", "--no-plot", "-o", str(tmp_path)]) == 0
+    text = (tmp_path / report.NAME).read_text()
+    assert "<svg" not in text
+    assert text.count("<section") == len(TABLE)
+
+
 def test_json_on_stdout(tmp_path, capsys):
     """--json - prints one object and nothing else."""
     assert run(["figure", "10", "--no-plot", "-o", str(tmp_path), "--json", "-"]) == 0
     assert json.loads(capsys.readouterr().out)["figure"] == 10
 
 
-def test_a_folder_that_cannot_be_written(tmp_path, capsys):
-    """A file in the place of the folder: one line, status 2."""
+@pytest.mark.parametrize("what", [["10"], ["11", "--live"]])
+def test_a_folder_that_cannot_be_written(tmp_path, capsys, what, monkeypatch):
+    """A file in the place of the folder: one line, status 2, before anything is simulated or measured."""
+    monkeypatch.setitem(TABLE, int(what[0]), None)
     (tmp_path / "file").write_text("")
-    assert run(["figure", "10", "--no-plot", "-o", str(tmp_path / "file")]) == 2
+    assert run(["figure", *what, "--no-plot", "-o", str(tmp_path / "file")]) == 2
     assert "-o" in capsys.readouterr().err
 
 
 def test_store_without_runs(tmp_path):
     """A point without a run behind it, as the closed form's, has no packet counts in the CSV."""
-    assert store.as_csv(_small(True)).splitlines()[1] == "11,one & two,simulated,4,25.0000,,,,,"
+    assert store.as_csv(_small(True)).splitlines()[1] == "11,one & two,simulated,4,25.0000,,,,,,"

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from wirecap import units
-from wirecap.cli.parameters import Command, section
+from wirecap.cli.parameters import OUTPUT, Command, section
 from wirecap.errors import UsageError, WirecapError
 
 HELP = """The figures 8 to 14 of the paper: data, plot, configuration, and how far they agree.
@@ -30,7 +30,7 @@ live = section("Measured too")
 @click.command(cls=Command, help=HELP)
 @click.argument("number", metavar="FIGURE")
 @output("-o", "--output", "folder", default="figures", show_default=True, metavar="DIR", help="Where to write.")
-@output("--json", "json_file", metavar="FILE", help="Write data, configuration and text as JSON; - is stdout.")
+@output("--json", "json_file", type=OUTPUT, help="Write data, configuration and text as JSON; - is stdout.")
 @output("--no-plot", is_flag=True, help="Data only: no Matplotlib needed.")
 @live("--live", "measured", is_flag=True, help="Run it on a testbed too; needs root. Figure 11 takes some 12 minutes.")
 @live("--engine", "engines", multiple=True, type=click.Choice(("xdp", "packet", "direct")),
@@ -49,8 +49,9 @@ def command(
     places = _points(points)
     if not no_plot and not plot.available():
         raise WirecapError("plots need Matplotlib", "pip install 'wirecap[plot]', or leave them out with --no-plot")
-    if measured and places:
-        _check_places(numbers, places)
+    if measured:
+        _check_choice(numbers, places, set(engines))
+    store.prepare(Path(folder))
     quiet = json_file == "-"
     made = []
     for each in numbers:
@@ -61,8 +62,8 @@ def command(
         paths = store.write(figure, Path(folder), plots=not no_plot)
         if not quiet:
             _show(figure, paths)
-    if number == "all" and not no_plot:
-        page = report.write(made, Path(folder))
+    if number == "all":
+        page = report.write(made, Path(folder), plots=not no_plot)
         if not quiet:
             click.echo(f"{page}: everything on one page")
     if json_file:
@@ -70,14 +71,19 @@ def command(
         write_json(json_file, {"figures": found} if number == "all" else found[0])
 
 
-def _check_places(numbers: list[int], places: tuple[float, ...]) -> None:
-    """UsageError for a place that none of the figures has on its axis."""
-    from wirecap.sim.figures.live import experiments
+def _check_choice(numbers: list[int], places: tuple[float, ...], engines: set[str]) -> None:
+    """UsageError for a place that none of the figures has on its axis, or where none has one of the engines."""
+    from wirecap.sim.figures.live import experiments, live_engines
 
-    there = {float(x) for number in numbers for one in experiments(number) for x in one.grid}
+    there = set.union(*(live_engines(number) for number in numbers))
+    if engines and not engines & there:
+        raise UsageError(
+            f"--engine {min(engines)}: nothing is measured with it", f"there is {', '.join(sorted(there))}"
+        )
+    grid = {float(x) for number in numbers for one in experiments(number) for x in one.grid}
     for place in places:
-        if place not in there:
-            known = ", ".join(f"{x:.0f}" for x in sorted(there))
+        if place not in grid:
+            known = ", ".join(f"{x:.0f}" for x in sorted(grid))
             raise UsageError(f"--points: nothing is measured at {place:.0f}", f"there are {known}")
 
 

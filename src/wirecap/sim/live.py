@@ -21,11 +21,11 @@ from wirecap.lab.process import Child
 from wirecap.sim.engines import Engine, Netmap, PfRing, WireCap
 from wirecap.sim.engines.base import RING
 from wirecap.sim.live_traffic import Sent
+from wirecap.traffic import frames
 
 READY = r"^wirecap: (capturing|forwarding)"
-SLOTS_OF_CHUNK = 410
-"""Short packets that the packet engine holds for each chunk of 64 cells of 2 KiB, when its ring has 10 to 12 of them
-(measured with bursts): its memory is reckoned in cells, and a short packet takes less."""
+SLOTS_OF_CHUNK = 16
+"""PF_RING's slots come back one by one, the packet engine's by chunks."""
 DNA_BATCH = 32
 """Cells that the direct engine gives back at once where DNA gives back each; every chunk wakes a paced handler once."""
 READY_S, END_S = 180.0, 240.0
@@ -56,10 +56,12 @@ def options(engine: Engine, forward: bool = False) -> list[str]:
     if isinstance(engine, PfRing):
         if forward:  # a pool that is no larger than its slots
             return [*chosen, "--mode", "basic", "-M", "64", "-R", str(max(2, engine.slots // 64))]
-        return [*chosen, "--fanout", "qm", "-M", "64", "-R", str(max(8, round(engine.slots / SLOTS_OF_CHUNK)))]
-    # The direct engine's cells come back by chunks.  NETMAP's slots do so by batches: the largest chunk is half a ring.
+        chunks = max(2, engine.slots // SLOTS_OF_CHUNK)
+        small = ["--ring", str(engine.slots), "-s", str(frames.MINIMUM_BYTES)]
+        return [*chosen, "--fanout", "qm", *small, "-M", str(SLOTS_OF_CHUNK), "-R", str(chunks)]
+    # The direct engine's cells come back by chunks, NETMAP's slots by all that lay in the ring.
     ring = getattr(engine, "ring", RING)
-    batch = ring // 2 if isinstance(engine, Netmap) else DNA_BATCH
+    batch = ring if isinstance(engine, Netmap) else DNA_BATCH
     return [*chosen, "--ring", str(ring), "-M", str(batch)]
 
 
@@ -124,12 +126,16 @@ class Bench:
             raise
 
     def __enter__(self) -> Bench:
-        self._before = signal.signal(signal.SIGTERM, _interrupt)  # the command that is measured ends with us
+        # The command that is measured ends with us, and the testbed goes.
+        self._before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
+        for number in self._before:
+            signal.signal(number, signal.SIG_IGN)
         testbed.down(self.name)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
 
 def _interrupt(number: int, frame: object) -> None:

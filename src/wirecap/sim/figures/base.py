@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from wirecap.sim.engines import Engine
+
 SIMULATED, MEASURED, CLOSED_FORM = "simulated", "measured", "closed form"
+AS_MEASURED = "simulated as measured"
+"""What a measured point is held against: the model at the rate that its run had."""
 
 
 @dataclass
@@ -21,7 +25,7 @@ class Point:
 
 @dataclass
 class Series:
-    """An engine's points; ``kind`` is SIMULATED, MEASURED or CLOSED_FORM."""
+    """An engine's points; ``kind`` is SIMULATED, MEASURED, AS_MEASURED or CLOSED_FORM."""
 
     label: str
     points: list[Point]
@@ -74,6 +78,11 @@ class Figure:
 
 
 Progress = Callable[[str], None]
+
+
+def settings_of(engines: Iterable[Engine]) -> dict[str, dict[str, Any]]:
+    """Every constant of the engines, by their labels; times are in ps."""
+    return {one.label: {"engine": one.name, **asdict(one)} for one in engines}  # type: ignore[call-overload]
 
 
 def falls(values: Sequence[float], slack: float = 0.0) -> bool:

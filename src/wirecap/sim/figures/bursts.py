@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from wirecap.sim import closed_form, load, workload
 from wirecap.sim.engines import Dna, Engine, Netmap, PfRing, WireCap
-from wirecap.sim.figures.base import CLOSED_FORM, Claim, Figure, Point, Progress, Series, falls, listed
+from wirecap.sim.figures.base import CLOSED_FORM, Claim, Figure, Point, Progress, Series, falls, listed, settings_of
 from wirecap.sim.load import Load
 from wirecap.sim.simulate import simulate
 
@@ -35,10 +35,10 @@ def closed_series(label: str, buffered: int, cost: Load, packets: Sequence[int],
     return Series(label, points, CLOSED_FORM)
 
 
-def configuration(cost: Load, rate_pps: float, **more: object) -> dict[str, object]:
+def configuration(cost: Load, engines: Sequence[Engine], packets: object) -> dict[str, object]:
     return {
-        "queues": 1, "rate_pps": rate_pps, "frame_bytes": FRAME_BYTES, "handler": cost.name,
-        "handler_pps": cost.rate_pps, **more,
+        "queues": 1, "packets": packets, "rate_pps": RATE_PPS, "frame_bytes": FRAME_BYTES, "handler": cost.name,
+        "handler_pps": cost.rate_pps, "engines": settings_of(engines),
     }  # fmt: skip
 
 
@@ -54,7 +54,7 @@ def figure_8(tell: Progress) -> Figure:
               ", ".join(f"{name} {value:.2f} %" for name, value in lossless.items())),
         Claim("PF_RING loses much", "recalled", type_1 >= 30, f"{type_1:.1f} %"),
     ]  # fmt: skip
-    config = configuration(cost, RATE_PPS, packets=FIGURE_8_PACKETS, engines=[one.label for one in engines])
+    config = configuration(cost, engines, FIGURE_8_PACKETS)
     names = {float(FIGURE_8_PACKETS): "10,000,000 packets"}
     return Figure(8, "Capture without a load (x = 0)", "packets", series, config, claims, bars=True, x_names=names)
 
@@ -77,7 +77,7 @@ def figure_9(tell: Progress) -> Figure:
         Claim("every point is the closed form's, within one chunk", "derived", errors <= 1,
               f"largest difference {errors:.2f} chunks"),
     ]  # fmt: skip
-    config = configuration(cost, RATE_PPS, packets=BURSTS, pools=FIGURE_9)
+    config = configuration(cost, [*others, *pools], BURSTS)
     return Figure(9, "Bursts of P packets (x = 300), (M,R) varied", "packets P", series, config, claims, log_x=True)
 
 
@@ -109,6 +109,6 @@ def figure_10(tell: Progress) -> Figure:
               series[0].at(20_000) == 0 and falls(drops[::-1]) and drops[-1] > 99, f"{listed(drops)} %"),
         Claim("at 10^7 packets almost everything is lost", "derived", 99 <= last <= 100, f"{last:.2f} %"),
     ]  # fmt: skip
-    config = configuration(cost, RATE_PPS, packets=BURSTS, pools=FIGURE_10)
+    config = configuration(cost, pools, BURSTS)
     title = "Bursts of P packets (x = 300), R*M fixed"
     return Figure(10, title, "packets P", series, config, claims, log_x=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,9 +18,10 @@ from wirecap.sim.live_traffic import Sent, send_both, send_burst, send_workload
 from wirecap.sim.load import PAPER_PPS, Load
 from wirecap.sim.measured import handler_pps
 from wirecap.sim.simulate import simulate
+from wirecap.sim.workload import Workload
 
-HANDLER = ["--handler", f"pkt_handler:rate={PAPER_PPS}"]
-HEAVY = load.filters(300)
+HANDLER, COUNT = ("--handler", f"pkt_handler:rate={PAPER_PPS}"), ("--handler", "count")
+HEAVY, BARE_LOAD = load.filters(300), load.filters(0)
 BURSTS = (10_000, 20_000, 30_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 5_000_000, 10_000_000)
 """The shortest is ten times the largest ring; the generator needs some ms to reach its speed."""
 BARE, BURSTING, FORWARDING = {8}, {9, 10}, {13, 14}
@@ -30,12 +32,13 @@ SCALING_PACKETS = 1_000_000
 
 @dataclass(frozen=True)
 class Experiment:
-    """A series to measure: ``run`` makes the point at a place on the x axis."""
+    """A series to measure: ``run`` makes the point at a place on the x axis with a command's ``arguments``."""
 
     label: str
     engine: Engine
     grid: Sequence[float]
-    run: Callable[[Bench, float], Point]
+    arguments: Sequence[str]
+    run: Callable[[Bench, Sequence[str], float], Point]
 
 
 def experiments(number: int) -> list[Experiment]:
@@ -49,17 +52,34 @@ def experiments(number: int) -> list[Experiment]:
         12: tuple(WireCap(256, 100, T, True) for T in router.THRESHOLDS),
         13: (PfRing(), Dna(), *both),
     }
-    if number in BARE | BURSTING:
-        grid = (bursts.FIGURE_8_PACKETS,) if number in BARE else BURSTS
-        return [Experiment(one.label, one, grid, partial(_burst, one, number in BARE)) for one in engines[number]]
+    forward = number in FORWARDING
+    if number in BARE:
+        grid = (bursts.FIGURE_8_PACKETS,)
+        return [_one(engine, grid, partial(_burst, engine, BARE_LOAD), COUNT) for engine in engines[number]]
+    if number in BURSTING:
+        return [_one(engine, BURSTS, partial(_burst, engine, HEAVY), HANDLER) for engine in engines[number]]
     if number in engines:
-        forward = number in FORWARDING
-        return [Experiment(one.label, one, router.QUEUES, partial(_router, one, forward)) for one in engines[number]]
+        return [
+            _one(engine, router.QUEUES, partial(_router, engine, forward), HANDLER, forward)
+            for engine in engines[number]
+        ]
     return [
-        Experiment(scaling.label(one, frame), one, scaling.QUEUES, partial(_scaling, one, frame))
+        _one(engine, scaling.QUEUES, partial(_scaling, frame), (), True, scaling.label(engine, frame))
         for frame in scaling.FRAMES
-        for one in scaling.ENGINES
+        for engine in scaling.ENGINES
     ]
+
+
+def _one(
+    engine: Engine, grid: Sequence[float], run: Callable[[Bench, Sequence[str], float], Point], handler: Sequence[str],
+    forward: bool = False, label: str = "",
+) -> Experiment:  # fmt: skip
+    return Experiment(label or engine.label, engine, grid, (*options(engine, forward), *handler), run)
+
+
+def live_engines(number: int) -> set[str]:
+    """This project's engines that a figure is measured with."""
+    return {live_engine(one.engine, number in FORWARDING) for one in experiments(number)}
 
 
 def measure(figure: Figure, tell: Progress, engines: Iterable[str] = (), points: Iterable[float] = ()) -> None:
@@ -69,18 +89,26 @@ def measure(figure: Figure, tell: Progress, engines: Iterable[str] = (), points:
     """
     wanted, places = set(engines), set(points)
     measured: list[Series] = []
+    commands: dict[str, str] = {}
     try:
         with Bench() as bench:
             for one in experiments(figure.number):
                 if not wanted or live_engine(one.engine, figure.number in FORWARDING) in wanted:
                     grid = [place for place in one.grid if not places or place in places]
+                    commands[one.label] = " ".join(one.arguments)
                     measured.append(Series(one.label, [], MEASURED))
                     _series(bench, one, grid, measured[-1], figure.notes, tell)
     finally:  # also what was measured until an interrupt
         measured = [series for series in measured if series.points]
-        figure.series += measured
+        compared = [differences.as_measured(series) for series in measured]
+        figure.series += [*measured, *(series for series in compared if series.points)]
         figure.differences += [text for series in measured for text in differences.beyond_tolerance(series)]
         figure.notes += differences.notes(figure.number, measured)
+        figure.configuration["live"] = {
+            "command": "wirecap forward" if figure.number in FORWARDING else "wirecap capture",
+            "options": commands, "cores": len(os.sched_getaffinity(0)), "kernel": platform.release(),
+            "machine": platform.machine(),
+        }  # fmt: skip
 
 
 def _series(
@@ -89,77 +117,58 @@ def _series(
     """Every point of a series; an engine that is refused is a note."""
     try:
         for x in grid:
-            series.points.append(one.run(bench, x))
+            series.points.append(one.run(bench, one.arguments, x))
             tell(differences.line(one.label, series.points[-1]))
     except RefusedError as error:
         notes.append(f"{one.label} was not measured: {error}")
         tell(f"{one.label}: {error}")
 
 
-def _burst(engine: Engine, bare: bool, bench: Bench, x: float) -> Point:
+def _burst(engine: Engine, cost: Load, bench: Bench, arguments: Sequence[str], x: float) -> Point:
     """A burst at the generator's full speed; simulated again at the rate that it had."""
     packets, cpu = int(x), min(os.sched_getaffinity(0))
-    cost = load.filters(0) if bare else HEAVY
-    handler = ["--handler", "count"] if bare else HANDLER
     trial = bench.trial(
-        [*options(engine), *handler], lambda ends: send_burst(ends[0], packets, cpu), queues=1,
-        gro=live_engine(engine) == "packet",
-    )  # fmt: skip
-    burst = workload.burst(trial.sent.packets, trial.sent.rate_pps)
-
-    def simulated(model: Engine) -> float:
-        return simulate(as_live(model), burst, cost).drop_rate
-
-    point = _point(packets, trial, simulated(engine))
-    _explain_ring(point, engine, simulated)
-    return point
+        arguments, lambda ends: send_burst(ends[0], packets, cpu), queues=1, gro=live_engine(engine) == "packet"
+    )
+    return _compared(x, engine, trial, workload.burst(trial.sent.packets, trial.sent.rate_pps), cost)
 
 
-def _router(engine: Engine, forward: bool, bench: Bench, x: float) -> Point:
+def _router(engine: Engine, forward: bool, bench: Bench, arguments: Sequence[str], x: float) -> Point:
     """The border router's 32 s, packet for packet as simulated."""
-    queues = int(x)
-    packets = border_router.workload(queues)
+    packets = border_router.workload(int(x))
     trial = bench.trial(
-        [*options(engine, forward), *HANDLER], lambda ends: send_workload(ends[0], None, packets), queues=queues,
+        arguments, lambda ends: send_workload(ends[0], None, packets), queues=int(x),
         forward=forward, gro=not forward and live_engine(engine) == "packet",
     )  # fmt: skip
-    transmit_ps, extra_ps = (router.TRANSMIT_PS, router.FORWARD_PS) if forward else (0, 0)
+    cost = HEAVY.plus(router.FORWARD_PS) if forward else HEAVY
+    return _compared(x, engine, trial, packets, cost, router.TRANSMIT_PS if forward else 0)
 
-    def simulated(model: Engine, cost: Load = HEAVY) -> float:
-        return simulate(as_live(model), packets, cost.plus(extra_ps), transmit_ps=transmit_ps).drop_rate
 
-    point = _point(queues, trial, simulated(engine))
-    _explain_ring(point, engine, simulated)
-    seen = handler_pps(trial.summary, trial.duration_s)
-    if seen and differences.is_off(point):
-        point.facts |= {"handler_pps": seen, "simulated_at_it": simulated(engine, load.rate(seen))}
+def _compared(x: float, engine: Engine, trial: Trial, packets: Workload, cost: Load, transmit_ps: int = 0) -> Point:
+    """A measured point beside its simulation, and where they differ, with what the handlers did."""
+
+    def lost(cost: Load) -> float:
+        return simulate(as_live(engine), packets, cost, transmit_ps=transmit_ps).drop_rate
+
+    point = _point(x, trial)
+    point.facts[differences.COMPARED] = lost(cost)
+    seen = handler_pps(trial.summary, trial.duration_s) if differences.is_off(point) else None
+    if seen:
+        point.facts |= {"handler_pps": seen, "simulated_at_it": lost(load.rate(seen))}
     return point
 
 
-def _explain_ring(point: Point, engine: Engine, simulated: Callable[[Engine], float]) -> None:
-    """Where PF_RING's point is off: with how many slots its model would lose as much, to the nearest 64."""
-    if not isinstance(engine, PfRing) or not differences.is_off(point):
-        return
-    low, high = 1, 64 * engine.slots
-    while high - low > 64:
-        middle = (low + high) // 2
-        found = simulated(PfRing(engine.ring, middle, engine.kernel_ps))
-        low, high = (middle, high) if found > point.drop else (low, middle)
-    point.facts |= {"equivalent_slots": high}
-
-
-def _scaling(engine: Engine, frame_bytes: int, bench: Bench, x: float) -> Point:
+def _scaling(frame_bytes: int, bench: Bench, arguments: Sequence[str], x: float) -> Point:
     """Both directions at the senders' full speed; nothing is simulated for it: the bus is this machine's cores."""
     queues = int(x)
 
     def send(ends: list[str]) -> Sent:
         return send_both(ends, queues, SCALING_PACKETS, frame_bytes)
 
-    trial = bench.trial(options(engine, forward=True), send, queues=queues, forward=True, both=True)
-    return _point(queues, trial, None)
+    return _point(x, bench.trial(arguments, send, queues=queues, forward=True, both=True))
 
 
-def _point(x: float, trial: Trial, simulated: float | None) -> Point:
+def _point(x: float, trial: Trial) -> Point:
     facts: dict[str, Any] = {
         **trial.summary,
         "sent": trial.sent.packets,
@@ -169,6 +178,4 @@ def _point(x: float, trial: Trial, simulated: float | None) -> Point:
     }
     if trial.arrived is not None:
         facts["arrived"] = trial.arrived
-    if simulated is not None:
-        facts["simulated"] = simulated
     return Point(x, trial.lost, facts)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from wirecap.errors import WirecapError
-from wirecap.sim.figures.base import CLOSED_FORM, MEASURED, SIMULATED, Figure, Series
+from wirecap.sim.figures.base import AS_MEASURED, CLOSED_FORM, MEASURED, SIMULATED, Figure, Series
 
 GREYS = ("0.15", "0.85", "0.45", "1.0", "0.65", "0.3", "0.95")
 HATCHES = ("", "//", "..", "xx", "\\\\", "++", "--")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", "-.", ":")
+LINE_GREYS = ("0.0", "0.3", "0.6")
+"""Of a length that has no factor in common with that of DASHES: twelve curves have a look each."""
+BESIDE = {"color": "black", "linestyle": "none", "marker": "_", "markersize": 13, "markeredgewidth": 1.4}
+"""What a measured point is held against."""
+MEASURED_BAR = {"color": "black", "linestyle": "none", "marker": "D", "markersize": 6, "markerfacecolor": "white",
+                "markeredgewidth": 1.4}  # fmt: skip
 SIZE_INCHES, DPI = (8.0, 5.0), 120
 
 
@@ -61,8 +68,10 @@ def _lines(axes: Any, figure: Figure) -> None:
         axes.set_xscale("log")
 
 
-def _line_style(series: Series, which: int) -> dict[str, Any]:
-    grey = str(0.55 * (which % 4) / 3)
+def _line_style(series: Series, which: int) -> Mapping[str, Any]:
+    grey = LINE_GREYS[which % len(LINE_GREYS)]
+    if series.kind == AS_MEASURED:
+        return BESIDE
     if series.kind == CLOSED_FORM:
         return {"color": grey, "linestyle": "none", "marker": "|", "markersize": 11}
     if series.kind == MEASURED:
@@ -74,21 +83,21 @@ def _line_style(series: Series, which: int) -> dict[str, Any]:
 
 def _bars(axes: Any, figure: Figure) -> None:
     simulated = [series for series in figure.series if series.kind == SIMULATED]
-    measured = {series.label: series for series in figure.series if series.kind == MEASURED}
     places = sorted({point.x for series in simulated for point in series.points})
     width = 0.85 / len(simulated)
+    middles = {}
     for which, series in enumerate(simulated):
         offset = (which - (len(simulated) - 1) / 2) * width
-        middle = {point.x: places.index(point.x) + offset for point in series.points}
+        middles[series.label] = {point.x: places.index(point.x) + offset for point in series.points}
         drawn = axes.bar(
-            list(middle.values()), series.percents, width, label=series.label, edgecolor="black", linewidth=0.7,
-            color=GREYS[which % len(GREYS)], hatch=HATCHES[which % len(HATCHES)],
+            list(middles[series.label].values()), series.percents, width, label=series.label, edgecolor="black",
+            linewidth=0.7, color=GREYS[which % len(GREYS)], hatch=HATCHES[which % len(HATCHES)],
         )  # fmt: skip
         axes.bar_label(drawn, fmt="%.1f", fontsize=6, padding=1)  # a bar of nothing is told from none
-        live = measured.get(series.label)
-        if live:
-            at = [middle[point.x] for point in live.points]
-            label = "measured" if live is next(iter(measured.values())) else None
-            axes.plot(at, live.percents, label=label, color="black", linestyle="none", marker="D", markersize=6,
-                      markerfacecolor="white", markeredgewidth=1.4)  # fmt: skip
+    styles = {MEASURED: MEASURED_BAR, AS_MEASURED: BESIDE}
+    for kind, style in styles.items():
+        found = [series for series in figure.series if series.kind == kind and series.label in middles]
+        for series in found:
+            at = [middles[series.label][point.x] for point in series.points]
+            axes.plot(at, series.percents, label=kind if series is found[0] else None, **style)
     axes.set_xticks(range(len(places)), [figure.x_names.get(x, f"{x:g}") for x in places])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wirecap import __version__
-from wirecap.errors import UsageError
 from wirecap.sim.figures.base import Figure, Series
+from wirecap.sim.figures.store import writing
 from wirecap.sim.figures.story import paragraph
 
 NAME = "report.html"
@@ -24,14 +24,11 @@ nav a { margin-right: 1rem; } .no { font-weight: bold; text-decoration: underlin
 """
 
 
-def write(figures: Sequence[Figure], folder: Path) -> Path:
+def write(figures: Sequence[Figure], folder: Path, plots: bool = True) -> Path:
     """The page of figures whose plots lie in ``folder``; its path."""
     path = folder / NAME
-    try:
-        path.write_text(page(figures, {one.number: _plot(folder, one.number) for one in figures}))
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise UsageError(f"{path}: {reason}", "choose a folder that can be written with -o") from None
+    with writing(path):
+        path.write_text(page(figures, {one.number: _plot(folder, one.number) for one in figures} if plots else {}))
     return path
 
 
@@ -44,12 +41,12 @@ def _plot(folder: Path, number: int) -> str:
     return text
 
 
-def page(figures: Sequence[Figure], plots: dict[int, str]) -> str:
-    """The text of the page."""
+def page(figures: Sequence[Figure], plots: Mapping[int, str]) -> str:
+    """The text of the page; plots: SVG elements by the figures' numbers, of those that have one."""
     held = sum(claim.holds for figure in figures for claim in figure.claims)
     total = sum(len(figure.claims) for figure in figures)
     links = "".join(f'<a href="#figure-{one.number}">Figure {one.number}</a>' for one in figures)
-    sections = "".join(_section(figure, plots[figure.number]) for figure in figures)
+    sections = "".join(_section(figure, plots.get(figure.number, "")) for figure in figures)
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>WireCAP: figures 8 to 14</title>'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>'

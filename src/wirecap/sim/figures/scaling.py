@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from wirecap.kernels import jit
 from wirecap.sim import bus, load, workload
 from wirecap.sim.engines import Dna, Engine, WireCap
-from wirecap.sim.figures.base import Claim, Figure, Point, Progress, Series, listed
+from wirecap.sim.figures.base import Claim, Figure, Point, Progress, Series, listed, settings_of
 from wirecap.sim.workload import wire_rate_pps
 
 PACKETS = 2_000_000
@@ -63,7 +63,7 @@ def figure_14(tell: Progress) -> Figure:
     config = {
         "nics": 2, "packets_per_nic": PACKETS, "queues_per_nic": QUEUES, "frame_bytes": FRAMES, "link_bps": LINK_BPS,
         "handler": load.filters(0).name, "bus_budget_pps": model.budget_pps, "operations": model.operations,
-        "resident_bytes": bus.RESIDENT_BYTES, "per_gib": model.per_gib,
+        "resident_bytes": bus.RESIDENT_BYTES, "per_gib": model.per_gib, "engines": settings_of(ENGINES),
     }  # fmt: skip
     fitted = "the bus model's three constants were fitted to this figure: its agreement is no independent evidence"
     title = "Two NICs, both directions (x = 0)"

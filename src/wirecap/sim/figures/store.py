@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ COLUMNS = (
     "dropped",
     "offloaded",
     "forwarded",
+    "rate_pps",
 )
 
 
@@ -63,15 +67,34 @@ def as_csv(figure: Figure) -> str:
     for series in figure.series:
         for point in series.points:
             packets = point.facts.get("packets", {})
-            counts = [packets.get(name, "") for name in COLUMNS[5:]]
+            counts = [packets.get(name, "") for name in COLUMNS[5:-1]]
+            rate = f"{point.facts['rate_pps']:.0f}" if "rate_pps" in point.facts else ""
             rows.writerow(
-                [figure.number, series.label, series.kind, f"{point.x:g}", f"{100 * point.drop:.4f}", *counts]
+                [figure.number, series.label, series.kind, f"{point.x:g}", f"{100 * point.drop:.4f}", *counts, rate]
             )
     return text.getvalue()
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What cannot be written is one line."""
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UsageError(f"{path}: {reason}", "choose a folder that can be written with -o") from None
+
+
+def prepare(folder: Path) -> None:
+    """Make the folder; UsageError where nothing can be written, before anything runs."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+
 def write(figure: Figure, folder: Path, plots: bool = True) -> list[Path]:
-    """Everything into ``folder``; the files, the plots last."""
+    """Everything into ``folder``, which is there; the files, the plots last."""
     stem = f"figure-{figure.number:02}"
     texts = {
         f"{stem}.csv": as_csv(figure),
@@ -79,16 +102,12 @@ def write(figure: Figure, folder: Path, plots: bool = True) -> list[Path]:
         f"{stem}-configuration.json": json.dumps(figure.configuration, indent=1) + "\n",
         f"{stem}.txt": paragraph(figure) + "\n",
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
         for name, text in texts.items():
             (folder / name).write_text(text)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise UsageError(f"{folder}: {reason}", "choose a folder that can be written with -o") from None
-    paths = [folder / name for name in texts]
-    if plots:
-        from wirecap.sim.figures import plot
+        paths = [folder / name for name in texts]
+        if plots:
+            from wirecap.sim.figures import plot
 
-        paths += plot.draw(figure, [folder / f"{stem}.png", folder / f"{stem}.svg"])
+            paths += plot.draw(figure, [folder / f"{stem}.png", folder / f"{stem}.svg"])
     return paths

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from wirecap.sim.figures import differences
 from wirecap.sim.figures.base import MEASURED, Figure
 
 UNKNOWN = (
@@ -20,9 +21,9 @@ def paragraph(figure: Figure) -> str:
     if failed:
         verdict += ", not: " + "; ".join(claim.text for claim in failed)
     text = f"Expected: {expected}. Simulated: {found}. Agreement: {verdict}."
-    measured = [point for series in figure.series if series.kind == MEASURED for point in series.points]
-    if any("simulated" in point.facts for point in measured):
-        text += " Measured against simulated: " + ("; ".join(figure.differences) or "within tolerance") + "."
+    measured = differences.verdict([series for series in figure.series if series.kind == MEASURED])
+    if measured:
+        text += f" Measured against simulated: {'; '.join([measured, *figure.differences])}."
     text += f" {UNKNOWN}"
     if figure.notes:
         text += " Note: " + "; ".join(figure.notes) + "."

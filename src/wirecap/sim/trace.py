@@ -10,6 +10,7 @@ from wirecap.files.reader import open_capture
 from wirecap.kernels import jit
 from wirecap.kernels import scan_state as at
 from wirecap.kernels.pcap_read import scan
+from wirecap.sim.simulate import Tell
 from wirecap.sim.workload import Runs, Workload
 from wirecap.traffic.steering import Rss
 
@@ -17,16 +18,16 @@ ROW = 65_536
 SPEEDS = (1e-6, 1e6)
 
 
-def read(path: str, queues: int, speed: float = 1.0) -> Workload:
+def read(path: str, queues: int, speed: float = 1.0, tell: Tell | None = None) -> Workload:
     """The packets of a pcap or pcapng file on so many queues.
 
     speed: how many times faster than recorded.  A packet whose stamp goes back arrives together with the one
-    before it.
+    before it.  tell: hears of kernels that have to be compiled first.
     """
     if not SPEEDS[0] <= speed <= SPEEDS[1]:
         raise UsageError(f"a speed of {speed:g}", "1 is as recorded, 2 twice as fast")
     rss = Rss(queues)
-    jit.prepare([scan, *rss.kernels()])
+    jit.prepare([scan, *rss.kernels()], tell)
     address, stamp = np.zeros(ROW, np.int64), np.zeros(ROW, np.int64)
     captured, original = np.zeros(ROW, np.uint32), np.zeros(ROW, np.uint32)
     stamps, where = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]

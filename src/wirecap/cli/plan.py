@@ -8,13 +8,13 @@ from typing import Any
 
 import click
 
-from wirecap import units
-from wirecap.cli.parameters import COUNT, SIZE, Command, Parsed, section
+from wirecap import config, units
+from wirecap.cli.parameters import COUNT, OUTPUT, SIZE, Command, Parsed, section
 from wirecap.errors import UsageError
 
 HELP = """How deep the pools have to be: rate, burst and handler in; M, R, T and memory out.
 
-The result is reckoned by the closed form and checked by simulating the burst.
+The burst is reckoned by the closed form, which leaves out what buddies do, and checked by simulating it.
 
 \b
   wirecap plan --link 10Gbps --frame 64 --queues 6 --burst 100k --handler-rate 38844
@@ -47,20 +47,21 @@ RATE = Parsed("RATE", units.parse_packet_rate)
 @traffic("--worst", "worst_share", type=Parsed("SHARE", _share), help="Largest part of the packets on one queue: 30%.")
 @traffic("--burst", "burst_packets", type=COUNT, default="100k", show_default=True, help="Packets of the burst.")
 @traffic("--burst-rate", "burst_pps", type=RATE, help="Its rate; the link's if not given.")
-@traffic("--mean-rate", "mean_pps", type=RATE, help="Of the traffic over a long time.")
+@traffic("--mean-rate", "mean_pps", type=RATE, help="Of the traffic over a long time; 0: only bursts matter.")
 @work("--handler-rate", "handler_pps", type=RATE, help="Packets a second that one handler thread does.")
-@work("--from-summary", "summary", metavar="FILE", help="Take queues, shares and rates from a capture's summary.")
+@work("--from-summary", "summary", metavar="FILE", help="Take queues, shares, rates and frames from a summary.")
 @work("--drops-ok", is_flag=True, help="A drop now and then is no harm: T for core affinity instead.")
 @pool("--mode", type=click.Choice(("auto", "basic", "advanced")), default="auto", show_default=True)
 @pool("-M", "M", type=COUNT, help="Packets of a chunk.")
 @pool("-R", "R", type=COUNT, help="Chunks of a queue.")
 @pool("--cell", "cell_bytes", type=SIZE, default=2048, show_default=True, help="Bytes for a packet: 2048 or 4096.")
-@output("--json", "json_file", metavar="FILE", help="Write the plan as JSON; - is stdout.")
+@output("--json", "json_file", type=OUTPUT, metavar="FILE", help="Write the plan as JSON; - is stdout.")
 def command(
     summary: str | None, drops_ok: bool, mode: str, M: int | None, R: int | None, json_file: str | None, **given: Any
 ) -> None:
-    from wirecap.cli.simulate import write_json
-    from wirecap.sim.plan import Demand, check, plan
+    from wirecap.cli.simulate import _tell, write_json
+    from wirecap.sim.demand import Demand
+    from wirecap.sim.plan import check, plan
 
     known = {name: value for name, value in given.items() if value is not None}
     if summary:
@@ -73,7 +74,7 @@ def command(
     known.setdefault("worst_share", 1 / max(1, queues))
     advanced = None if mode == "auto" else mode == "advanced"
     found = plan(Demand(**known, drops_critical=not drops_ok), advanced=advanced, M=M, R=R)
-    simulated = check(found)
+    simulated = check(found, _tell)
     if json_file != "-":
         if summary:
             click.echo(f"{summary}: {_seen(seen)}")
@@ -83,34 +84,39 @@ def command(
 
 
 def _measured(path: str, known: dict[str, Any]) -> dict[str, Any]:
+    """What a summary says of a demand."""
     from wirecap.sim.measured import read
 
-    seen = read(path)
-    if seen.handler_pps is None and "handler_pps" not in known:
+    seen = asdict(read(path))
+    if seen["handler_pps"] is None and "handler_pps" not in known:
         raise UsageError(f"{path}: no queue was overloaded, so that it does not tell how fast a handler is",
                          "add --handler-rate")  # fmt: skip
-    found = {"queues": seen.queues, "worst_share": seen.worst_share, "mean_pps": seen.mean_pps,
-             "frame_bytes": seen.frame_bytes}  # fmt: skip
-    return found if seen.handler_pps is None else {**found, "handler_pps": seen.handler_pps}
+    return {name: value for name, value in seen.items() if value is not None}
 
 
 def _seen(seen: dict[str, Any]) -> str:
-    rate = seen.get("handler_pps")
-    handler = f", a handler at least {units.format_packet_rate(rate)}" if rate else ""
-    return (
-        f"{seen['queues']} queues, {units.format_packet_rate(seen['mean_pps'])} of {seen['frame_bytes']} bytes,"
-        f" the worst queue {100 * seen['worst_share']:.3g} %{handler}"
-    )
+    queues = "1 queue" if seen["queues"] == 1 else f"{seen['queues']} queues"
+    parts = [f"{queues}, the worst with {100 * seen['worst_share']:.3g} %"]
+    if seen["mean_pps"]:
+        parts.append(units.format_packet_rate(seen["mean_pps"]))
+    if "frame_bytes" in seen:
+        parts.append(f"frames of {seen['frame_bytes']} bytes")
+    if "handler_pps" in seen:
+        parts.append(f"a handler at least {units.format_packet_rate(seen['handler_pps'])}")
+    return ", ".join(parts)
 
 
 def _as_dict(found: Any, simulated: Any) -> dict[str, Any]:
-    survived = None if math.isinf(found.burst_survived) else int(found.burst_survived)
+    endless = math.isinf(found.burst_survived)
     return {
         **asdict(found),
         "mode": "advanced" if found.advanced else "basic",
-        "burst_survived": survived,
-        "burst_loss_simulated": simulated.drop_rate,
-        "offloaded_simulated": simulated.total("offloaded"),
+        "survives": found.survives,
+        "burst_survived": None if endless else int(found.burst_survived),
+        "burst_survived_s": None if endless else found.burst_survived / found.demand.rate_pps,
+        "burst_packets_simulated": simulated.total("received") if simulated else 0,
+        "burst_loss_simulated": simulated.drop_rate if simulated else None,
+        "offloaded_simulated": simulated.total("offloaded") if simulated else None,
     }
 
 
@@ -118,20 +124,47 @@ def _show(found: Any, simulated: Any) -> None:
     demand = found.demand
     mode = "advanced" if found.advanced else "basic"
     threshold = f" -T {found.T}" if found.advanced else ""
+    cell = "" if demand.cell_bytes == config.CELLS[0] else f" --cell {demand.cell_bytes}"
     size = units.format_size(found.memory_bytes)
-    cell = f" x {demand.cell_bytes}"
     survived = found.burst_survived
-    length = "any length" if math.isinf(survived) else f"{int(survived):,} packets"
-    least = " at least" if found.advanced else ""
-    click.echo(f"--mode {mode} -M {found.M} -R {found.R}{threshold}")
-    click.echo(f"  memory          {demand.queues} x {found.R} x {found.M}{cell} = {size}")
-    click.echo(f"  burst survived  {length}{least}, at {units.format_packet_rate(demand.rate_pps)}"
-               f" with {100 * demand.worst_share:.3g} % on the worst queue")  # fmt: skip
-    click.echo(f"  burst asked for {demand.burst_packets:,} packets: {100 * found.burst_loss:.2f} % lost by the closed"
-               f" form, {100 * simulated.drop_rate:.2f} % when simulated")  # fmt: skip
+    length = "of any length: handlers keep up" if math.isinf(survived) else f"at least {_burst(demand, int(survived))}"
+    click.echo(f"--mode {mode} -M {found.M} -R {found.R}{threshold}{cell}")
+    click.echo(f"  memory          {demand.queues} x {found.R} x {found.M} x {demand.cell_bytes} = {size}"
+               " (queues x R x M x cell)")  # fmt: skip
+    click.echo(f"  worst queue     {units.format_packet_rate(demand.worst_pps)} of a burst's"
+               f" {units.format_packet_rate(demand.rate_pps)} ({100 * demand.worst_share:.3g} %), its handler does"
+               f" {units.format_packet_rate(demand.handler_pps)}")  # fmt: skip
+    click.echo(f"  burst survived  {length}")
+    click.echo(f"  burst asked for {_burst(demand, demand.burst_packets)}: {_most(found.burst_loss)} lost"
+               f" by the closed form, {_simulated(found, simulated)}")  # fmt: skip
     if demand.mean_pps:
-        click.echo(
-            f"  in the long run {100 * found.mean_loss:.2f} % of {units.format_packet_rate(demand.mean_pps)} lost"
-        )
+        click.echo(f"  in the long run {_percent(found.mean_loss)} of {units.format_packet_rate(demand.mean_pps)} lost")
     for note in found.notes:
         click.echo(f"  note: {note}")
+
+
+def _simulated(found: Any, simulated: Any) -> str:
+    """What the simulator says of the burst, or of as much of it as it was given."""
+    if simulated is None:
+        return "not simulated: the pools have too many chunks"
+    lost, packets = _percent(simulated.drop_rate), simulated.total("received")
+    names = ", ".join(name.replace("_", " ") for name in simulated.drops())
+    why = f" ({names})" if names else ""
+    if packets == found.demand.burst_packets:
+        return f"{lost} when simulated{why}"
+    return f"{lost} of the first {packets:,} when simulated{why}, by the closed form {_most(found.loss_of(packets))}"
+
+
+def _burst(demand: Any, packets: int) -> str:
+    return f"{packets:,} packets, {units.format_duration_ns(int(packets / demand.rate_pps * 1e9))}"
+
+
+def _most(share: float) -> str:
+    return f"at most {_percent(share)}" if share else _percent(share)
+
+
+def _percent(share: float) -> str:
+    """Two digits, and a plain 0 only where nothing is lost."""
+    if 0 < share < 5e-5:
+        return "less than 0.01 %"
+    return f"{100 * share:.2f} %" if share else "0 %"

@@ -134,11 +134,14 @@ def test_buddies_need_chunks(queues):
 
 
 def test_a_capture_thread_that_cannot_follow():
-    """400 Gbit/s of short frames on one queue: the plan says that chunks of 64 come too fast, and so does the loss."""
+    """400 Gbit/s of short frames on one queue: the plan says that chunks of 64 come too fast, and promises nothing."""
     demand = Demand(4e11, 64, 1, 1, 100_000, 1e8)
     found = plan(demand, M=64, R=2000)
+    assert not found.survives
     assert any("faster than a capture thread" in note for note in found.notes)
-    assert "capture_late" in check(found).drops()
+    simulated = check(found)
+    assert "capture_late" in simulated.drops()
+    assert simulated.drop_rate <= found.burst_loss
 
 
 def test_lasting_overload_of_one_queue_calls_for_advanced_mode():

@@ -126,21 +126,27 @@ def _show(found: Any, simulated: Any) -> None:
     threshold = f" -T {found.T}" if found.advanced else ""
     cell = "" if demand.cell_bytes == config.CELLS[0] else f" --cell {demand.cell_bytes}"
     size = units.format_size(found.memory_bytes)
-    survived = found.burst_survived
-    length = "of any length: handlers keep up" if math.isinf(survived) else f"at least {_burst(demand, int(survived))}"
     click.echo(f"--mode {mode} -M {found.M} -R {found.R}{threshold}{cell}")
     click.echo(f"  memory          {demand.queues} x {found.R} x {found.M} x {demand.cell_bytes} = {size}"
                " (queues x R x M x cell)")  # fmt: skip
     click.echo(f"  worst queue     {units.format_packet_rate(demand.worst_pps)} of a burst's"
                f" {units.format_packet_rate(demand.rate_pps)} ({100 * demand.worst_share:.3g} %), its handler does"
                f" {units.format_packet_rate(demand.handler_pps)}")  # fmt: skip
-    click.echo(f"  burst survived  {length}")
+    click.echo(f"  burst survived  {_survived(found)}")
     click.echo(f"  burst asked for {_burst(demand, demand.burst_packets)}: {_most(found.burst_loss)} lost"
                f" by the closed form, {_simulated(found, simulated)}")  # fmt: skip
     if demand.mean_pps:
         click.echo(f"  in the long run {_percent(found.mean_loss)} of {units.format_packet_rate(demand.mean_pps)} lost")
     for note in found.notes:
         click.echo(f"  note: {note}")
+
+
+def _survived(found: Any) -> str:
+    if math.isinf(found.burst_survived):
+        return "of any length: handlers keep up"
+    if not found.burst_survived:
+        return "none for certain: chunks come too fast"
+    return f"at least {_burst(found.demand, int(found.burst_survived))}"
 
 
 def _simulated(found: Any, simulated: Any) -> str:

@@ -61,7 +61,7 @@ class Plan:
 
     def loss_of(self, packets: int) -> float:
         """``burst_loss`` of another length."""
-        return _loss(self.demand, _certain(self.M, self.R), packets)
+        return _loss(self.demand, self.M, self.R, packets)
 
 
 def plan(demand: Demand, *, advanced: bool | None = None, M: int | None = None, R: int | None = None) -> Plan:
@@ -78,11 +78,10 @@ def plan(demand: Demand, *, advanced: bool | None = None, M: int | None = None, 
     if R is None:
         R = max(_chunks(demand, pool.M), trade_offs.spread(demand.queues, T) if advanced else 0)
     pool = replace(pool, R=R)
-    buffered = _certain(pool.M, pool.R)
     return Plan(
         demand, advanced, pool.M, pool.R, T, pool.bytes(demand.queues),
-        burst_survived=closed_form.burst_survived(buffered, demand.handler_pps, demand.worst_pps) / demand.worst_share,
-        burst_loss=_loss(demand, buffered, demand.burst_packets),
+        burst_survived=_survived(demand, pool.M, pool.R),
+        burst_loss=_loss(demand, pool.M, pool.R, demand.burst_packets),
         mean_loss=_mean_loss(demand, advanced, pool.R, T),
         notes=trade_offs.notes(demand, advanced, pool, T),
     )  # fmt: skip
@@ -115,8 +114,18 @@ def _certain(M: int, R: int) -> int:
     return M * max(1, R - UNSURE_CHUNKS)
 
 
-def _loss(demand: Demand, buffered: float, packets: float) -> float:
-    """The share of a burst that is lost, each queue with its part of the packets on its own."""
+def _survived(demand: Demand, M: int, R: int) -> float:
+    """The longest burst that is certainly without loss: the worst queue's, by its share; 0 if chunks come too fast."""
+    if not trade_offs.hands_over(demand, M):
+        return 0.0
+    return closed_form.burst_survived(_certain(M, R), demand.handler_pps, demand.worst_pps) / demand.worst_share
+
+
+def _loss(demand: Demand, M: int, R: int, packets: float) -> float:
+    """The share of a burst that is lost at the most, each queue with its part of the packets on its own."""
+    if not trade_offs.hands_over(demand, M):
+        return 1.0
+    buffered = _certain(M, R)
     return sum(
         share * closed_form.burst_drop(packets * share, buffered, demand.handler_pps, demand.rate_pps * share)
         for share in demand.shares

@@ -79,22 +79,30 @@ def warnings(source: Source) -> list[str]:
     """What the source will drop or miss, as far as it is known before the first packet.  In the NICs' namespace."""
     if not isinstance(source, XdpSource):
         return []
+    found = (
+        shortcoming for interface in source.interfaces for shortcoming in shortcomings(interface.name, source.cell)
+    )
+    return [f"{what} ({remedy})" for _, what, remedy in found]
+
+
+def shortcomings(name: str, cell: int) -> list[tuple[str, str, str]]:
+    """(subject, what AF_XDP with such cells drops or misses on the interface, how to change it).  In its namespace."""
     found = []
-    for interface in source.interfaces:
-        mtu = netlink.interface(interface.name).mtu
-        if mtu + ETHERNET_BYTES > interface.snaplen:
-            larger = max(CELLS)
-            room = f"--cell {larger} has room for {larger - HEADROOM_BYTES:,}"
-            hint = room if source.cell < larger else "--engine packet takes them"
-            found.append(
-                f"{interface.name} has an MTU of {mtu}: frames of more than {interface.snaplen:,} bytes"
-                f" will be dropped as oversize ({hint})"
-            )
-        if ethtool.strips_tags(interface.name):
-            found.append(
-                f"{interface.name} takes VLAN tags out of packets before XDP sees them: they will be missing"
-                f" (ethtool -K {interface.name} rxvlan off rx-vlan-stag-hw-parse off, or --engine packet)"
-            )
+    mtu, room, larger = netlink.interface(name).mtu, cell - HEADROOM_BYTES, max(CELLS)
+    if mtu + ETHERNET_BYTES > room:
+        fits = mtu + ETHERNET_BYTES <= larger - HEADROOM_BYTES
+        remedy = f"--cell {larger} has room for {larger - HEADROOM_BYTES:,}" if fits else "--engine packet takes them"
+        found.append((
+            "MTU",
+            f"{name} has an MTU of {mtu}: frames of more than {room:,} bytes will be dropped as oversize",
+            f"{remedy}, or ip link set {name} mtu {room - ETHERNET_BYTES}",
+        ))  # fmt: skip
+    if ethtool.strips_tags(name):
+        found.append((
+            "VLAN tags",
+            f"{name} takes VLAN tags out of packets before XDP sees them: they will be missing",
+            f"ethtool -K {name} rxvlan off rx-vlan-stag-hw-parse off, or --engine packet",
+        ))  # fmt: skip
     return found
 
 

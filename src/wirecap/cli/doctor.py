@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -29,15 +30,21 @@ TOOLS = {
 """Programs that tests and benchmarks compare with, and their Debian packages; a capture needs none of them."""
 
 
+CELL = PoolConfig().cell
+
+
 @click.command(cls=Command)
 @click.option("--netns", metavar="NAME", help="Look at the interfaces of this network namespace.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON list.")
 def command(netns: str | None, as_json: bool) -> None:
     """Tell what this host, its NICs and kernel can do, and what to change.
 
-    Exit status 1 where an AF_XDP capture cannot work; captures from files then still do.
+    Exit status 1 where an AF_XDP capture cannot work; captures by the packet engine, and from files, may then
+    still do.
     """
-    findings = list(examine())
+    from wirecap.linux import netns as namespaces
+
+    findings = [*examine(), *namespaces.call(netns, ports)]
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings]))
     else:
@@ -62,6 +69,27 @@ def examine() -> Iterator[Finding]:
     yield probes.check_huge_pages()
     yield _compiled_kernels()
     yield _tools()
+
+
+def ports() -> list[Finding]:
+    """What to change on each interface that ``--engine auto`` takes AF_XDP for, in the calling thread's namespace."""
+    from wirecap import assemble
+    from wirecap.errors import UsageError
+    from wirecap.linux import ethtool, netlink
+    from wirecap.linux.probes import Finding
+    from wirecap.source import choose
+
+    found = []
+    for facts in netlink.interfaces():
+        if choose.auto_engine(facts) != "xdp":
+            continue
+        name, queues = facts.name, ethtool.most_channels(facts.name)
+        with contextlib.suppress(UsageError):  # it has just gone away
+            found += [Finding(f"{name} {row[0]}", False, *row[1:]) for row in assemble.shortcomings(name, CELL)]
+        if queues and queues[0] < (useful := min(queues[1], len(os.sched_getaffinity(0)))):
+            said = f"{name} uses {queues[0]} of {queues[1]} receive queues"
+            found.append(Finding(f"{name} queues", None, said, f"ethtool -L {name} {queues[2]} {useful}"))
+    return found
 
 
 def _compiled_kernels() -> Finding:

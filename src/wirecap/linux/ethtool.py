@@ -51,6 +51,18 @@ def channels(name: str) -> tuple[int, int] | None:
     return (rx + combined, tx + combined) if rx + combined else None
 
 
+def most_channels(name: str) -> tuple[int, int, str] | None:
+    """Receive queues in use, as many as there can be, and what ethtool -L calls them; None where it is not told."""
+    try:
+        answer = _ask(name, struct.pack("9I", GCHANNELS, *[0] * 8))
+    except OSError:
+        return None
+    _, most_rx, _, _, most_combined, rx, _, _, combined = struct.unpack("9I", answer)
+    if most_combined:
+        return combined, most_combined, "combined"
+    return (rx, most_rx, "rx") if most_rx else None
+
+
 def stamps_all(name: str) -> bool:
     """Whether the NIC can stamp every packet that it receives."""
     try:

@@ -179,6 +179,15 @@ class Packet(NamedTuple):
     original: int
 
 
+PCAP_HEADER = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
+
+
+def pcap_records(count: int, first: int = 0) -> bytes:
+    """Records of a pcap file: packets of 60 bytes, numbered in the first of them."""
+    numbers = range(first, first + count)
+    return b"".join(struct.pack("<4IQ", 1_700_000_000 + n, 0, 60, 60, n) + bytes(52) for n in numbers)
+
+
 def read_pcapng(path: Path) -> list[Packet]:
     """Enhanced packet blocks of one little-endian section (draft-ietf-opsawg-pcapng), every block whole."""
     octets, at, found = path.read_bytes(), 0, []

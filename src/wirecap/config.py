@@ -231,6 +231,8 @@ class WriteConfig:
     packet_buffered: bool = False
     nanoseconds: bool = False
     """Times of a pcap file; pcapng always has nanoseconds."""
+    comments: tuple[str, ...] = ()
+    """About the file as a whole; pcapng only."""
 
     split_bytes: int | None = None
     split_ns: int | None = None
@@ -242,6 +244,7 @@ class WriteConfig:
     ring_packets: int | None = None
     ring_files: int | None = None
     ring_print: str | None = None
+    """Where the name of each file is told once it is closed, however files follow each other: a path, '-', 'stderr'."""
     ring_name_time_first: bool = False
 
     stop_bytes: int | None = None
@@ -251,6 +254,8 @@ class WriteConfig:
         _one_of("file format", self.format, FORMATS)
         if not self.path:
             raise UsageError("the file to write has no name", "give -w FILE, or -w - for the standard output")
+        if self.comments and self.format != "pcapng":
+            raise UsageError("a pcap file has no place for comments", "write pcapng: leave -P out, or name it .pcapng")
         if self.split_ns == 0:
             raise UsageError("-G 0: every packet would begin a file", "write it as -G 3600 or -G 1h")
         tcpdump = self.split_bytes or self.split_ns or self.split_files
@@ -258,6 +263,8 @@ class WriteConfig:
             raise UsageError("-C, -G, -W (tcpdump's) and -b (dumpcap's) do not go together", "choose one way to rotate")
         if self.path == "-" and (self.split_bytes or self.split_ns or self.rings or self.per_queue):
             raise UsageError("the standard output cannot be split into files", "give -w a file's name")
+        if self.path == "-" and self.ring_print:
+            raise UsageError("-b printname: the standard output has no name", "give -w a file's name")
         if self.split_files and not (self.split_bytes or self.split_ns):
             raise UsageError("-W counts files, but nothing starts the next one", "add -C SIZE or -G SECONDS")
         starts = self.ring_bytes or self.ring_ns or self.ring_interval_ns or self.ring_packets

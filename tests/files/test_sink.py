@@ -84,8 +84,8 @@ def test_every_byte_arrives(
             assert path.read_bytes() == whole[: sink.size]
     sink.close()
     assert path.read_bytes() == whole
-    assert (sink.packets_written, sink.packets_submitted) == (len(records), len(records))
-    assert sink.bytes_written == sink.size == len(whole)
+    assert sink.packets_written == len(records)
+    assert sink.size == len(whole)
 
 
 def test_the_header_is_there_at_once(tmp_path: Path) -> None:
@@ -182,7 +182,6 @@ def check_what_is_left(path: Path, sink: Sink, error: SinkError, expected_errno:
     assert sum(len(packet.data) for packet in packets) == sink.octets_written
     assert path.stat().st_size == error.bytes_written
     assert [int.from_bytes(packet.data[:4], "big") for packet in packets] == list(range(len(packets)))
-    assert sink.packets_submitted >= error.packets_written
 
 
 @contextlib.contextmanager
@@ -267,7 +266,7 @@ def test_a_reader_that_goes_away(tmp_path: Path) -> None:
     assert error.errno == errno.EPIPE
     assert got[0].startswith(HEADERS[PCAP_NS])
     assert error.packets_written * 717 >= 29_000 - 717
-    assert sink.packets_submitted >= error.packets_written
+    assert error.packets_written * 716 <= 30_000 + (64 << 10) + (16 << 10)  # read, and in the pipe and its reader
 
 
 def read_some(path: Path, count: int) -> bytes:

@@ -144,7 +144,7 @@ def described(tmp_path: Path) -> Path:
     packets = [Packet(bytes(14), 60, 1_700_000_001_123_456_789), Packet(bytes(61), 61, 1_700_000_002_000_000_000)]
     path = tmp_path / "a.pcapng"
     path.write_bytes(
-        pcapng.section_header("wirecap 1.2", comment="für später", os_name="Linux 6.18", cpu="a CPU")
+        pcapng.section_header("wirecap 1.2", comments=["für später"], os_name="Linux 6.18", cpu="a CPU")
         + pcapng.interface_description("eth1", 262144, filter="tcp port 80", description="the left port")
         + pcapng.interface_description("eth2", 96)
         + put(PCAPNG_NS, packets, 262144, 4000, interface=1)[0]

@@ -6,6 +6,7 @@ import itertools
 import random
 import threading
 import time
+from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
@@ -13,11 +14,12 @@ from hypothesis import HealthCheck, given, settings
 
 from rig import Rig, check_identity, read_pcap, read_pcapng, until
 from wirecap.config import WriteConfig
+from wirecap.files.interface import Interface
 from wirecap.handlers.pipeline import Pipeline
 from wirecap.handlers.pkt_handler import Paced
 from wirecap.handlers.write import Writer
 from wirecap.kernels.jit import PURE
-from wirecap.kernels.merge import SLACK_NS
+from wirecap.kernels.merge import INTERFACES, SLACK_NS
 
 pytestmark = pytest.mark.kernel
 
@@ -281,3 +283,74 @@ def test_statistics_block_tells_what_was_dropped(tmp_path):
         place += 4 + length + -length % 4
     assert int.from_bytes(options[4], "little") == 40  # isb_ifrecv
     assert int.from_bytes(options[7], "little") == dropped  # isb_osdrop
+
+
+def test_a_ring_file_that_was_moved_away(tmp_path):
+    """A file of the ring that somebody took away is none that has to be removed: the capture goes on."""
+    with Rig(writing(tmp_path / "out", format="pcap", ring_packets=10, ring_files=2), M=8, R=16) as rig:
+        packets = [made(0, i, 60) for i in range(45)]
+        for first in range(0, 45, 15):
+            rig.inject(0, packets[first : first + 15])
+            rig.done(first + 15)
+            until(lambda first=first: rig.application.writer.packets_written >= first + 10)
+            sorted(tmp_path.glob("out_*"), key=by_number)[0].rename(tmp_path / f"kept{first}")
+        rig.stop()
+        check_identity(rig.engine, received=45)
+        assert rig.application.writer.packets_written == 45
+    assert [p.data for first in range(0, 45, 15) for p in read_pcap(tmp_path / f"kept{first}")][:10] == packets[:10]
+
+
+@pytest.mark.parametrize("per_queue", [False, True])
+def test_names_of_finished_files_are_told(tmp_path, per_queue):
+    """-b printname names each file once it is whole, while the capture goes on, and the last one at its end."""
+    names = tmp_path / "names"
+    config = {"per_queue": per_queue, "ring_packets": 10, "ring_print": str(names)}
+    full, last = (4, 2) if per_queue else (5, 1)
+    with Rig(writing(tmp_path / "out", format="pcap", **config), queues=2, M=8, R=16) as rig:
+        for queue in range(2):
+            rig.inject(queue, [made(queue, i, 60) for i in range(25)])
+        until(lambda: len(names.read_text().splitlines()) == full)
+        for line in names.read_text().splitlines():
+            assert len(read_pcap(Path(line))) == 10
+        rig.stop()
+        check_identity(rig.engine, received=50)
+    told = [Path(line) for line in names.read_text().splitlines()]
+    assert len(told) == full + last
+    assert set(told) == set(tmp_path.glob("out_*"))
+
+
+class Growing(list):
+    """Interfaces of a file that is read meanwhile: one more is there after each look at their number."""
+
+    def __len__(self):
+        size = super().__len__()
+        if size < 200:
+            self.append(Interface(name=str(size)))
+        return size
+
+
+def test_interfaces_that_are_found_while_the_file_is_written(tmp_path):
+    """In every file exactly those interfaces are described that its packets may name, while more are found."""
+    with Rig(writing(tmp_path / "out.pcapng", ring_packets=2), M=8, R=16) as rig:
+        rig.source.interfaces = Growing([Interface(name="0")])
+        for i in range(20):
+            rig.inject(0, [made(0, i, 60)])
+            rig.done(i + 1)
+        until(lambda: rig.application.writer.packets_written == 20)
+        rig.stop()
+        known = int(rig.application.writer.files[0].merge.settings[INTERFACES])
+    later = [descriptions(path) for path in sorted(tmp_path.iterdir())[1:]]  # the first began before there were more
+    assert all(names == [str(number) for number in range(len(names))] for names in later)
+    assert len(later[-1]) == known > len(later[0]) > 1
+
+
+def descriptions(path):
+    """The names in the interface description blocks of a pcapng file."""
+    octets, at, names = path.read_bytes(), 0, []
+    while at < len(octets):
+        kind, size = int.from_bytes(octets[at : at + 4], "little"), int.from_bytes(octets[at + 4 : at + 8], "little")
+        if kind == 1:
+            length = int.from_bytes(octets[at + 18 : at + 20], "little")
+            names.append(octets[at + 20 : at + 20 + length].decode())
+        at += size
+    return names

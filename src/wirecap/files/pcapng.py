@@ -50,11 +50,13 @@ def operating_system() -> str:
     return f"{platform.system()} {platform.release()}"
 
 
-def section_header(application: str, comment: str = "", os_name: str | None = None, cpu: str | None = None) -> bytes:
-    """A section of unknown length, with shb_hardware, shb_os, shb_userappl and opt_comment."""
+def section_header(
+    application: str, comments: Iterable[str] = (), os_name: str | None = None, cpu: str | None = None
+) -> bytes:
+    """A section of unknown length, with shb_hardware, shb_os, shb_userappl, and an opt_comment for each comment."""
     body = struct.pack("<IHHQ", 0x1A2B3C4D, 1, 0, _UNKNOWN_LENGTH)
     options = [
-        _text(1, comment),
+        *(_text(1, comment) for comment in comments),
         _text(2, hardware() if cpu is None else cpu),
         _text(3, operating_system() if os_name is None else os_name),
         _text(4, application),

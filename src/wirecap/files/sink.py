@@ -83,7 +83,6 @@ class Sink:
         self._carry = header if aligned else b""  # bytes that follow the last write
         self._offset = 0 if aligned else len(header)  # of the carry in the stream
         self._parts = deque([_Part(0, len(header), 0)])  # submitted, not yet written whole
-        self._submitted = 0
         self._written = 0
         self._written_octets = 0
         self._error: SinkError | None = None
@@ -101,10 +100,6 @@ class Sink:
         return self._offset + len(self._carry)
 
     @property
-    def packets_submitted(self) -> int:
-        return self._submitted
-
-    @property
     def packets_written(self) -> int:
         """Packets that are in the file; final after ``close``."""
         return self._error.packets_written if self._error else self._written
@@ -115,8 +110,9 @@ class Sink:
         return self._written_octets
 
     @property
-    def bytes_written(self) -> int:
-        return self._error.bytes_written if self._error else self._target.written
+    def done(self) -> bool:
+        """Finished, and all of it in the file."""
+        return not self._thread.is_alive()
 
     @property
     def failed(self) -> bool:
@@ -140,7 +136,6 @@ class Sink:
             return
         granules_end = end - end % self._target.granule
         self._parts.append(_Part(self._offset + buffer.start, self._offset + end, packets, octets))
-        self._submitted += packets
         self._carry = buffer.octets[granules_end:end].tobytes()
         self._work.put(_Write(buffer, self._offset, granules_end))
         self._offset += granules_end

@@ -37,7 +37,15 @@ def failed(
 
 def reason(error: BaseException, function: Callable[..., Any]) -> str:
     """What was raised, with the last line of the function's file on the way there."""
-    file = function.__code__.co_filename
+    code = getattr(function, "__code__", None)  # a merge may be a built-in function
+    file = code and code.co_filename
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    what = ": ".join(filter(None, [type(error).__name__, _text(error)]))
     return f"{what} ({file}, line {frames[-1].lineno})" if frames else what
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # a user's own class, which cannot say it
+        return ""

@@ -150,7 +150,14 @@ class Pipeline:
             stage, packet, slot, _ = failure.tolist()
             raise failed(engine, self.handlers[stage], slot, packet, self.states[consumer][stage])
 
+    def flush(self) -> None:
+        """Let readers of the files see what was captured soon."""
+        if self.writer:
+            self.writer.flush()
+
     def close(self, engine: Engine) -> None:
+        if self.writer:
+            self.writer.close()
         if self.forwarder:
             self.forwarder.flush(engine)
         for stage, handler in enumerate(self.handlers):
@@ -162,16 +169,24 @@ class Pipeline:
         with self._lock:
             self.failures[stage] += 1
 
-    def results(self) -> list[dict[str, Any]]:
+    def results(self, failed: list[BaseException] | None = None) -> list[dict[str, Any]]:
         """For each user's handler its ``name``, ``result`` and ``failures``, in the order of the row.
 
-        Raises WirecapError where a ``merge`` fails.
+        Where a ``merge`` fails, the result is None and ``failed`` gets the WirecapError; without it that is raised.
         """
-        return [
-            {"name": handler.name, "result": _result(handler), "failures": self.failures[stage]}
-            for stage, handler in enumerate(self.handlers)
-            if isinstance(handler, (CompiledHandler, PythonHandler))
-        ]
+        rows: list[dict[str, Any]] = []
+        for stage, handler in enumerate(self.handlers):
+            if not isinstance(handler, (CompiledHandler, PythonHandler)):
+                continue
+            result = None
+            try:
+                result = _result(handler)
+            except WirecapError as error:
+                if failed is None:
+                    raise
+                failed.append(error)
+            rows.append({"name": handler.name, "result": result, "failures": self.failures[stage]})
+        return rows
 
 
 def _result(handler: CompiledHandler | PythonHandler) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from wirecap.errors import UsageError
 from wirecap.files import pcap, pcapng
 from wirecap.files.buffers import Buffers
 from wirecap.files.interface import Interface
+from wirecap.files.names import Names
 from wirecap.files.rotation import NO_LIMIT, Action, Rotation, compression_of, queue_path
 from wirecap.files.sink import Sink
 from wirecap.handlers.base import Selection
@@ -39,6 +41,7 @@ class Writer:
         self.config, self.filter, self.application = config, filter, application
         self.per_queue = config.per_queue
         self.files: list[QueueWriter] = []
+        self.names: Names | None = None
 
     def count(self, queues: int) -> int:
         return queues if self.per_queue else 1
@@ -52,6 +55,7 @@ class Writer:
 
     def open(self, engine: Engine) -> None:
         """Create the files, so that one that cannot be made is known before the first packet."""
+        self.names = Names(self.config.ring_print) if self.config.ring_print else None
         queues = range(len(engine.source.queues))
         if not self.per_queue:
             self.files = [QueueWriter(self, engine, list(queues), self.config.path)]
@@ -63,6 +67,15 @@ class Writer:
 
     def run(self, engine: Engine, number: int, consumer: int, selection: Selection, direct: bool) -> None:
         self.files[number].run(consumer, selection, direct)
+
+    def close(self) -> None:
+        if self.names:
+            self.names.close()
+
+    def flush(self) -> None:
+        """Let readers of the files see what was captured, in the next quarter of a second."""
+        for file in self.files:
+            file.flush_asked = True
 
     @property
     def packets_written(self) -> int:
@@ -92,6 +105,7 @@ class QueueWriter:
         self._sinks: list[Sink] = []  # the file being written, last, and finished ones that may not be on disk yet
         self._packets_of_closed = self._octets_of_closed = 0
         self._flushed_ns = 0
+        self.flush_asked = False
         self._start_ns = time.time_ns()
         self._open()
 
@@ -101,27 +115,28 @@ class QueueWriter:
         self._sinks.append(self._sink)
 
     def _header(self) -> bytes:
-        interfaces = self._engine.source.interfaces
+        interfaces = self._meet_interfaces()
         if self._layout != PCAPNG_NS:
             first = interfaces[0] if interfaces else Interface()
-            self.merge.settings[m.INTERFACES] = len(interfaces)
-            self._check_linktypes(interfaces)
             return pcap.global_header(self._snaplen(first), first.linktype, self._layout == PCAP_NS)
-        self.merge.settings[m.INTERFACES] = len(interfaces)
         described = b"".join(self._describe(interface) for interface in interfaces)
-        return pcapng.section_header(self._writer.application) + described
+        return pcapng.section_header(self._writer.application, self.config.comments) + described
+
+    def _meet_interfaces(self) -> list[Interface]:
+        """The interfaces whose packets may be written from now on: a copy, as a file's grow while it is read."""
+        interfaces = list(self._engine.source.interfaces)
+        if self._layout != PCAPNG_NS and len({interface.linktype for interface in interfaces}) > 1:
+            raise UsageError(
+                f"{self._rotation.path}: a pcap file has one link type, these packets have several", "write pcapng"
+            )
+        self.merge.settings[m.INTERFACES] = len(interfaces)
+        return interfaces
 
     def _describe(self, interface: Interface) -> bytes:
         filter = self._writer.filter or interface.filter
         return pcapng.interface_description(
             interface.name, self._snaplen(interface), interface.linktype, filter, interface.description
         )
-
-    def _check_linktypes(self, interfaces: list[Interface]) -> None:
-        if len({interface.linktype for interface in interfaces}) > 1:
-            raise UsageError(
-                f"{self._rotation.path}: a pcap file has one link type, these packets have several", "write pcapng"
-            )
 
     def _snaplen(self, interface: Interface) -> int:
         return min(self.config.snaplen, interface.snaplen or MAX_SNAPLEN)
@@ -168,7 +183,8 @@ class QueueWriter:
                 engine.pool, engine.source.rings, selection.kernel, selection.state, merge, buffer.octets, scratch
             )
             idle = reason == m.IDLE and counts[m.POSITION] == buffer.start
-            if not idle or self._sink.failed or self._decide(waiting=False) != Action.GO_ON:
+            due = self._sink.failed or self.flush_asked or len(self._sinks) > 1
+            if not idle or due or self._decide(waiting=False) != Action.GO_ON:
                 break
         packets, octets = (counts[[m.WRITTEN, m.WRITTEN_OCTETS]] - before).tolist()
         self._sink.submit(buffer, int(counts[m.POSITION]), packets, octets)
@@ -184,15 +200,15 @@ class QueueWriter:
         if reason in (m.CLOSED, m.ABORTED):
             return False
         if reason == m.NEW_INTERFACE:
-            self._check_linktypes(self._engine.source.interfaces)
             known = int(self.merge.settings[m.INTERFACES])
-            for interface in self._engine.source.interfaces[known:]:
-                if self._layout == PCAPNG_NS:
-                    self._sink.write(self._describe(interface))
-            self.merge.settings[m.INTERFACES] = len(self._engine.source.interfaces)
-        if reason == m.IDLE or self.config.packet_buffered or time.time_ns() - self._flushed_ns > FLUSH_NS:
-            self._flushed_ns = time.time_ns()
+            new = self._meet_interfaces()[known:]
+            for interface in new if self._layout == PCAPNG_NS else ():
+                self._sink.write(self._describe(interface))
+        at_once = reason == m.IDLE or self.config.packet_buffered or self.flush_asked
+        if at_once or time.time_ns() - self._flushed_ns > FLUSH_NS:
+            self._flushed_ns, self.flush_asked = time.time_ns(), False
             self._sink.flush()
+        self._close_ended(keep=len(self._sinks))
         action = self._decide(waiting=reason == m.FILE_FULL)
         if action is Action.STOP:
             return False
@@ -210,15 +226,18 @@ class QueueWriter:
         taken = {remove, self._rotation.path} & {sink.path for sink in self._sinks}
         self._close_ended(0 if taken else 1)
         if remove is not None:
-            Path(remove).unlink()
+            with contextlib.suppress(OSError):  # somebody moved it away: the packets that come matter more
+                Path(remove).unlink()
         self._open()
         self.merge.settings[m.PACKETS_LEFT] = self._rotation.full_packets
 
     def _close_ended(self, keep: int) -> None:
-        """Wait until ended files are on disk, but for the last ``keep``: those may take their time."""
-        while len(self._sinks) > keep:
+        """Close ended files; of those that are not on disk yet the last ``keep`` may take their time."""
+        while self._sinks and (len(self._sinks) > keep or self._sinks[0].done):
             try:
                 self._sinks[0].close()
+                if self._writer.names:
+                    self._writer.names.add(self._sinks[0].path)
             finally:
                 closed = self._sinks.pop(0)
                 self._packets_of_closed += closed.packets_written

@@ -118,7 +118,6 @@ class CaptureConfig:
     keep_going: bool = False
     decisions_file: str | None = None
     """Where to keep the last offload decisions (engine/decisions.py)."""
-    summary_json: str | None = None
 
     def __post_init__(self) -> None:
         if bool(self.sources) == (self.read_file is not None):

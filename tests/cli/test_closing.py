@@ -60,3 +60,10 @@ def test_every_named_drop_has_its_line(drops):
     for name, number in drops.items():
         noun = "packet" if number == 1 else "packets"
         assert (f"{number} {noun} dropped: {name.replace('_', ' ')}" in shown) == (number > 0)
+
+
+def test_packets_out_of_order_in_the_file_are_told():
+    """Packets that were written behind later ones have a line; without any there is none."""
+    summary = packets(received=3, delivered=3, written=3, written_late=2)
+    assert "2 packets written behind later ones" in counters(summary, writing=True)
+    assert len(counters(packets(received=3, delivered=3, written=3, written_late=0), writing=True)) == 3

@@ -23,9 +23,9 @@ def asked(monkeypatch):
     """What the engine was asked to do."""
     calls: list[tuple[Any, ...]] = []
 
-    def run_capture(*arguments: Any) -> dict[str, Any]:
+    def run_capture(*arguments: Any) -> None:
         calls.append(arguments)
-        return SUMMARY
+        arguments[-1](SUMMARY, True)
 
     monkeypatch.setattr(api, "run_capture", run_capture)
     return calls
@@ -49,7 +49,7 @@ def run(line: str) -> int:
 def test_from_where_to_where(asked, line, ways):
     """Every direction that a command line names, with its receiving side as a source."""
     assert run(line) == 0
-    config, _, _, forward = asked[0]
+    config, _, _, forward, _ = asked[0]
     assert [(str(source), [str(target) for target in targets]) for source, targets in forward.directions] == ways
     assert config.sources == tuple(QueueSpec.parse(source) for source, _ in ways)
 

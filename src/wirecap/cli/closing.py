@@ -1,12 +1,68 @@
-"""What a capture says at its end: tcpdump's counters, every drop by its name, and the summary as JSON."""
+"""A capture as a command runs it, and what it says: tcpdump's counters, every drop by its name, the summary as JSON."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import click
+
+from wirecap.config import CaptureConfig, WriteConfig
+from wirecap.files.names import STANDARD_OUTPUT
+from wirecap.forward_config import ForwardConfig
+from wirecap.observe import progress
+
+
+def run(
+    given: Mapping[str, Any], config: CaptureConfig, write: WriteConfig | None = None,
+    forward: ForwardConfig | None = None,
+) -> None:  # fmt: skip
+    """Capture and tell: the counters when SIGUSR1 comes, everything at the end, also that of a run that failed."""
+    from wirecap import api  # brings in NumPy and Numba
+
+    display = progress.choose(given["quiet"])
+
+    def tell(summary: dict[str, Any], ended: bool) -> None:
+        display.close()
+        if not ended:
+            _say(counters(summary))
+            return
+        if "handlers" in summary:
+            from wirecap.handlers.state import plain
+
+            summary = {**summary, "handlers": plain(summary["handlers"])}
+        try:
+            _tell_end(summary, given, write)
+        finally:  # also when nobody reads what is printed any more
+            if given["summary_json"]:
+                write_json(summary, given["summary_json"])
+
+    try:
+        api.run_capture(config, write, display, forward, tell)
+    finally:
+        display.close()
+
+
+def _tell_end(summary: Mapping[str, Any], given: Mapping[str, Any], write: WriteConfig | None) -> None:
+    lines = counters(summary, writing=write is not None)
+    if given["verbose"]:
+        lines += per_queue(summary) + outputs(summary)
+    if given["keep_going"]:
+        lines += failures(summary)
+    _say(lines)
+    taken = given["summary_json"] == "-" or (write and (write.path == "-" or write.ring_print in STANDARD_OUTPUT))
+    if given.get("count_only"):
+        click.echo(_packets(summary["packets"]["delivered"]))
+    for line in () if taken else results(summary):
+        click.echo(line)
+
+
+def _say(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(line, err=True)
 
 
 def counters(summary: Mapping[str, Any], writing: bool = False) -> list[str]:
@@ -30,6 +86,8 @@ def counters(summary: Mapping[str, Any], writing: bool = False) -> list[str]:
     if writing and packets["written"] != packets["delivered"]:
         lines.append(_line(packets["written"], "written"))
         lines.append(_line(packets["delivered"] - packets["written"], "not written"))
+    if packets.get("written_late"):
+        lines.append(_line(packets["written_late"], "written behind later ones"))
     drops = {name: number for name, number in packets["drops"].items() if number}
     if unread := drops.pop("unread_at_stop", 0):  # behind the last packet of -c: nothing is wrong
         lines.append(_line(unread, "unread when the capture ended"))
@@ -47,11 +105,11 @@ def per_queue(summary: Mapping[str, Any]) -> list[str]:
 
 
 def outputs(summary: Mapping[str, Any]) -> list[str]:
-    """One line for each transmit queue."""
+    """One line for each transmit queue of a forwarder."""
     return [
         f"{row['interface']} transmit queue {row['queue']}: {row['forwarded']} forwarded,"
         f" {sum(row['drops'].values())} dropped"
-        for row in summary["outputs"]
+        for row in summary.get("outputs", ())
     ]
 
 
@@ -59,18 +117,23 @@ def failures(summary: Mapping[str, Any]) -> list[str]:
     """One line for each handler that failed and went on."""
     return [
         f"handler {row['name']} failed {row['failures']} time{'' if row['failures'] == 1 else 's'}, and went on"
-        for row in summary["handlers"]
+        for row in summary.get("handlers", ())
         if row["failures"]
     ]
 
 
 def results(summary: Mapping[str, Any]) -> list[str]:
     """What users' handlers came to: one JSON object for each that has a result."""
-    return [json.dumps({row["name"]: row["result"]}) for row in summary["handlers"] if row["result"] is not None]
+    rows = [row for row in summary.get("handlers", ()) if row["result"] is not None]
+    return [json.dumps({row["name"]: row["result"]}) for row in rows]
+
+
+def _packets(number: int) -> str:
+    return f"{number} packet{'' if number == 1 else 's'}"
 
 
 def _line(number: int, what: str) -> str:
-    return f"{number} packet{'' if number == 1 else 's'} {what}"
+    return f"{_packets(number)} {what}"
 
 
 def write_json(summary: Mapping[str, Any], path: str) -> None:

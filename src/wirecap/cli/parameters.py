@@ -100,7 +100,7 @@ def refused(*names: str, message: str, hint: str) -> Callable[[Decorated], Decor
 
     def decorate(function: Decorated) -> Decorated:
         for name in names:
-            destination = f"refused_{ord(name[-1])}_{len(name)}"
+            destination = f"refused_{name.encode().hex()}"
             takes = name.endswith("=")
             kind: dict[str, Any] = {} if takes else {"is_flag": True}
             option = click.option(

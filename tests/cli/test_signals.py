@@ -1,0 +1,192 @@
+"""``wirecap capture`` as a process that gets signals and meets failures: what it still tells."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rig import PCAP_HEADER, pcap_records, read_pcap, until
+
+WIRECAP = [sys.executable, "-m", "wirecap", "capture"]
+MODULE = """
+import time
+from pathlib import Path
+import numpy as np
+import wirecap
+
+here = Path(__file__).parent
+
+def slow(threads):
+    (here / "merging").touch()
+    while not (here / "go on").exists():
+        time.sleep(0.01)
+    return len(threads)
+
+@wirecap.chunk_handler(state={"n": np.int64}, merge=slow)
+def patient(chunk, state):
+    state.n += len(chunk)
+
+def broken(threads):
+    raise KeyError("nothing here")
+
+@wirecap.chunk_handler(state={"n": np.int64}, merge=broken)
+def unlucky(chunk, state):
+    state.n += len(chunk)
+
+@wirecap.chunk_handler(state={"n": np.int64}, merge=abs)
+def built_in(chunk, state):
+    state.n += len(chunk)
+
+@wirecap.chunk_handler
+def lucky(chunk, state):
+    state.n += len(chunk)
+
+class Odd(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+def odd(timestamp_ns, data):
+    raise Odd
+
+def show(timestamp_ns, data):
+    print("seen " * 20)
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    (tmp_path / "mine.py").write_text(MODULE)
+    return str(tmp_path / "mine.py")
+
+
+@pytest.fixture
+def trace(tmp_path):
+    (tmp_path / "in.pcap").write_bytes(PCAP_HEADER + pcap_records(2000))
+    return str(tmp_path / "in.pcap")
+
+
+class Piped:
+    """A capture that reads packets from this test, as they are sent."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [*WIRECAP, "-r", "-", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        self.send(PCAP_HEADER + pcap_records(10))
+        self.line()  # reading standard input
+
+    def send(self, octets: bytes) -> None:
+        self.process.stdin.write(octets)
+        self.process.stdin.flush()
+
+    def line(self) -> str:
+        return self.process.stderr.readline().decode().strip()
+
+    def end(self) -> list[str]:
+        _, errors = self.process.communicate(timeout=60)
+        return errors.decode().splitlines()
+
+
+def packets_now(path: Path) -> int:
+    try:
+        return len(read_pcap(path))
+    except Exception:  # being written
+        return -1
+
+
+def test_counts_so_far_and_a_flush(tmp_path):
+    """SIGUSR1 prints the counters and SIGUSR2 makes the file whole, as tcpdump does; the capture goes on after both."""
+    out = tmp_path / "out.pcap"
+    capture = Piped("-w", str(out))
+    time.sleep(0.5)
+    capture.process.send_signal(signal.SIGUSR1)
+    assert capture.line() == "10 packets captured"
+    assert [capture.line(), capture.line()] == ["10 packets received by filter", "0 packets dropped"]
+    capture.send(pcap_records(10, 10))
+    capture.process.send_signal(signal.SIGUSR2)
+    until(lambda: packets_now(out) == 20, 10)
+    capture.send(pcap_records(10, 20))
+    assert capture.end() == ["30 packets captured", "30 packets received by filter", "0 packets dropped"]
+    assert capture.process.returncode == 0
+    assert [packet.data[0] for packet in read_pcap(out)] == list(range(30))
+
+
+def test_signals_while_results_are_merged(mine, tmp_path):
+    """A signal that comes when the capture has ended, while a merge still works, loses neither counters nor JSON."""
+    summary = tmp_path / "summary.json"
+    capture = Piped("--handler", f"{mine}:patient", "--summary-json", str(summary))
+    capture.process.send_signal(signal.SIGTERM)
+    until((tmp_path / "merging").exists)
+    capture.process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert capture.process.poll() is None
+    (tmp_path / "go on").touch()
+    assert "packets captured" in capture.end()[0]
+    assert capture.process.returncode == 0
+    assert json.loads(summary.read_text())["handlers"] == [{"name": "patient", "result": 1, "failures": 0}]
+
+
+def test_third_signal_ends_a_merge_that_does_not(mine, tmp_path):
+    """A process that is stuck in a merge is ended by the third signal."""
+    capture = Piped("--handler", f"{mine}:patient")
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+        capture.process.send_signal(number)
+        until((tmp_path / "merging").exists)
+        time.sleep(0.1)
+    capture.end()
+    assert capture.process.returncode == -signal.SIGTERM
+
+
+def test_reader_that_goes_away_still_leaves_the_summary(mine, trace, tmp_path):
+    """When nobody reads a handler's output any more, the run fails, and counters and summary are there."""
+    summary = tmp_path / "summary.json"
+    command = " ".join([*WIRECAP, "-r", trace, "--handler", f"{mine}:show", "--summary-json", str(summary)])
+    done = subprocess.run(["/bin/sh", "-c", f"{command} | head -1"], capture_output=True, text=True, timeout=60)
+    assert "packets captured" in done.stderr
+    assert done.stderr.splitlines()[-1] == "wirecap: the reader of the output went away"
+    packets = json.loads(summary.read_text())["packets"]
+    assert packets["received"] == packets["delivered"] + packets["filtered_out"] + packets["dropped"] > 0
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*WIRECAP, *arguments], capture_output=True, text=True, timeout=60)
+
+
+def test_one_merge_that_fails_leaves_the_others(mine, trace, tmp_path):
+    """Handlers whose merge works have their results, whatever another's raised; the run has failed with its line."""
+    summary = tmp_path / "summary.json"
+    handlers = [part for name in ("unlucky", "lucky", "built_in") for part in ("--handler", f"{mine}:{name}")]
+    done = run("-r", trace, *handlers, "--summary-json", str(summary))
+    assert done.returncode == 1
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [{"lucky": {"n": 2000}}]
+    assert "2000 packets captured" in done.stderr
+    assert "unlucky: its merge failed: KeyError: 'nothing here'" in done.stderr.splitlines()[-1]
+    rows = json.loads(summary.read_text())["handlers"]
+    assert [(row["name"], row["result"]) for row in rows] == [
+        ("unlucky", None), ("lucky", {"n": 2000}), ("built_in", None),
+    ]  # fmt: skip
+
+
+def test_what_failed_first_is_told(mine, trace):
+    """A summary that cannot be written hides neither the counters nor the failure before it; alone it fails the run."""
+    done = run("-r", trace, "--handler", f"{mine}:unlucky", "--summary-json", "/dev/full")
+    assert done.returncode == 1
+    assert "2000 packets captured" in done.stderr
+    assert "merge failed" in done.stderr.splitlines()[-1]
+    done = run("-r", trace, "--summary-json", "/dev/full")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "wirecap: no space left on device"
+
+
+def test_an_exception_that_cannot_say_what_it_is(mine, trace):
+    """A handler's own exception without a text is told by its class and line."""
+    done = run("-r", trace, "--handler", f"{mine}:odd")
+    assert done.returncode == 1
+    assert ": Odd (" in done.stderr.splitlines()[-1]
+    assert "packets captured" in done.stderr

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from rig import PCAP_HEADER, pcap_records, read_pcap, until
+from rig import PCAP_HEADER, pcap_records, read_pcap, time_limit, until
+
+__all__ = ["time_limit"]
 
 WIRECAP = [sys.executable, "-m", "wirecap", "capture"]
 MODULE = """

@@ -190,3 +190,24 @@ def test_a_killed_forwarder_leaves_clean_interfaces(testbed):
         wire.send(flow_frames(100))
         time.sleep(0.3)
         assert forward.end()["packets"]["forwarded"] == 100
+
+
+@pytest.mark.live
+def test_counts_so_far(testbed):
+    """SIGUSR1 prints a forwarder's counters, and it forwards on; SIGUSR2, as it writes no file, changes nothing."""
+    bed = testbed(queues=1, nics=2)
+    near, far = bed.nics
+    with Running(bed, near.inside, far.inside) as forward, Wire(near.outside) as wire:
+
+        def counted() -> bool:
+            os.kill(forward.child.pid, signal.SIGUSR1)
+            time.sleep(0.05)
+            return "20 packets forwarded" in forward.child.output
+
+        wire.send(flow_frames(20))
+        until(counted, 20)
+        os.kill(forward.child.pid, signal.SIGUSR2)
+        wire.send(flow_frames(20))
+        time.sleep(0.2)
+        summary = forward.end()
+    assert summary["packets"]["forwarded"] == 40

@@ -180,5 +180,8 @@ def test_merge_that_fails(mixed_trace):
     def dull(chunk, state):
         state.n += 1
 
-    with pytest.raises(wirecap.WirecapError, match=r"dull: its merge failed: IndexError: .*test_user_errors.py, line"):
+    its_line = r"dull: its merge failed: IndexError: .*test_user_errors.py, line"
+    with pytest.raises(wirecap.WirecapError, match=its_line) as raised:
         wirecap.capture(str(mixed_trace), dull)
+    packets = raised.value.summary["packets"]
+    assert packets["received"] == packets["delivered"] > 0

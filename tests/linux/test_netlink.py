@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -158,3 +161,25 @@ def test_offloads_switch_and_those_that_cannot_are_left_alone(testbed: Make) -> 
     ethtool.set_features(name, {"rx-gro": True, "rx-fcs": True, "no-such-feature": True})
     assert ethtool.features(name)["rx-gro"]
     assert not ethtool.features(name)["rx-fcs"]
+
+
+def test_what_a_nic_could_have_is_ethtools() -> None:
+    """Queues and ring sizes, now and at most, are those that ethtool shows, on every interface that has any."""
+    ethtool_ = shutil.which("ethtool", path="/usr/sbin:/sbin:/usr/bin:/bin") or pytest.skip("needs ethtool")
+
+    def shown(option: str, name: str, *words: str) -> list[int] | None:
+        done = subprocess.run([ethtool_, option, name], capture_output=True, text=True, timeout=20, check=False)
+        for word in words:
+            found = [int(number) for number in re.findall(rf"^{word}:\s*(\d+)$", done.stdout, re.MULTILINE)]
+            if len(found) == 2 and found[0]:
+                return [found[1], found[0]]
+        return None
+
+    told = 0
+    for name in (facts.name for facts in netlink.interfaces()):
+        queues, ring = ethtool.most_channels(name), ethtool.most_descriptors(name)
+        assert (list(queues[:2]) if queues else None) == shown("-l", name, "Combined", "RX")
+        assert (list(ring) if ring else None) == shown("-g", name, "RX")
+        told += bool(queues or ring)
+    if not told:
+        pytest.skip("no interface here has queues or rings that ethtool tells of")

@@ -75,21 +75,32 @@ def ports() -> list[Finding]:
     """What to change on each interface that ``--engine auto`` takes AF_XDP for, in the calling thread's namespace."""
     from wirecap import assemble
     from wirecap.errors import UsageError
-    from wirecap.linux import ethtool, netlink
+    from wirecap.linux import netlink
     from wirecap.linux.probes import Finding
     from wirecap.source import choose
 
     found = []
-    for facts in netlink.interfaces():
-        if choose.auto_engine(facts) != "xdp":
-            continue
-        name, queues = facts.name, ethtool.most_channels(facts.name)
+    for name in (facts.name for facts in netlink.interfaces() if choose.auto_engine(facts) == "xdp"):
         with contextlib.suppress(UsageError):  # it has just gone away
             found += [Finding(f"{name} {row[0]}", False, *row[1:]) for row in assemble.shortcomings(name, CELL)]
-        if queues and queues[0] < (useful := min(queues[1], len(os.sched_getaffinity(0)))):
-            said = f"{name} uses {queues[0]} of {queues[1]} receive queues"
-            found.append(Finding(f"{name} queues", None, said, f"ethtool -L {name} {queues[2]} {useful}"))
+        found += [Finding(f"{name} {row[0]}", None, *row[1:]) for row in _spare(name)]
     return found
+
+
+def _spare(name: str) -> Iterator[tuple[str, str, str]]:
+    """(subject, what a NIC has less of than it could have, how to change that)."""
+    from wirecap.linux import ethtool
+
+    now, most, kind = ethtool.most_channels(name) or (0, 0, "")
+    useful = min(most, len(os.sched_getaffinity(0)))
+    if now < useful:
+        yield "queues", f"{name} uses {now} of {most} receive queues", f"ethtool -L {name} {kind} {useful}"
+    now, most = ethtool.most_descriptors(name) or (0, 0)
+    if now < most:
+        said = (
+            f"{name} has receive rings of {now} descriptors and could have {most}: a longer one bridges a longer burst"
+        )
+        yield "rings", said, f"ethtool -G {name} rx {most}"
 
 
 def _compiled_kernels() -> Finding:

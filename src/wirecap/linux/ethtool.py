@@ -16,7 +16,7 @@ from wirecap.errors import SystemCallError
 
 NAME_BYTES = 15  # IFNAMSIZ less the final zero, linux/if.h
 SIOCETHTOOL = 0x8946  # linux/sockios.h
-GDRVINFO, GSTRINGS, GSTATS, GSSET_INFO = 0x03, 0x1B, 0x1D, 0x37
+GDRVINFO, GRINGPARAM, GSTRINGS, GSTATS, GSSET_INFO = 0x03, 0x10, 0x1B, 0x1D, 0x37
 GFEATURES, SFEATURES, GCHANNELS, GET_TS_INFO = 0x3A, 0x3B, 0x3C, 0x41
 RAW_HARDWARE, FILTER_ALL = 1 << 6, 1 << 1  # SOF_TIMESTAMPING_, 1 << HWTSTAMP_FILTER_: linux/net_tstamp.h
 SS_STATS, SS_FEATURES = 1, 4  # enum ethtool_stringset
@@ -61,6 +61,16 @@ def most_channels(name: str) -> tuple[int, int, str] | None:
     if most_combined:
         return combined, most_combined, "combined"
     return (rx, most_rx, "rx") if most_rx else None
+
+
+def most_descriptors(name: str) -> tuple[int, int] | None:
+    """Descriptors of a receive ring, and the most that it can have; None where the driver does not say."""
+    try:
+        answer = _ask(name, struct.pack("I32x", GRINGPARAM))  # struct ethtool_ringparam
+    except OSError:
+        return None
+    _, most, _, _, _, now, _, _, _ = struct.unpack("9I", answer)
+    return (now, most) if most else None
 
 
 def stamps_all(name: str) -> bool:

@@ -92,6 +92,7 @@ def test_the_closing_lines(asked, capsys):
         ("a b -f tcp udp", "the filter is given in two ways"),
         ("a b --handler write", "forward does not write a file"),
         ("a b --tx-wait 1h", "a wait of"),
+        ("a b --summary-json /nonexistent/x", "no such folder"),
         ("a b --tx-queue best", "'best' is not one of"),
         ("a b --pair a,c", "a is captured twice"),
         ("a b --engine direct --mode advanced", "nothing to hand to a buddy"),

@@ -21,7 +21,8 @@ def notes(demand: Demand, advanced: bool, pool: PoolConfig, T: int) -> tuple[str
     """What a plan's user should know, a line each."""
     found = [
         *_load(demand, advanced),
-        *(_offloading(demand, pool, T) if advanced else []),
+        *(_threshold(demand, advanced, T) if demand.queues > 1 else []),
+        *(_helped(demand, pool, T) if advanced else []),
         *_memory(demand, pool),
     ]
     if not hands_over(demand, pool.M):
@@ -39,12 +40,16 @@ def _load(demand: Demand, advanced: bool) -> list[str]:
     return []
 
 
-def _offloading(demand: Demand, pool: PoolConfig, T: int) -> list[str]:
+def _threshold(demand: Demand, advanced: bool, T: int) -> list[str]:
     why = "as drops are critical; --drops-ok: 80 %" if demand.drops_critical else "as drops are no harm"
-    found = [f"T is {T} % {why}. A lower T drops less, a higher T keeps packets on their core (affinity)"]
-    if helpers(demand.queues, pool.R, T) < demand.queues - 1:
-        found.append(f"with {pool.R} chunks a queue cannot keep all its buddies busy: -R {spread(demand.queues, T)}")
-    return found
+    mode = "T is" if advanced else "with --mode advanced T is"
+    return [f"{mode} {T} % {why}. A lower T drops less, a higher T keeps packets on their core (affinity)"]
+
+
+def _helped(demand: Demand, pool: PoolConfig, T: int) -> list[str]:
+    if helpers(demand.queues, pool.R, T) >= demand.queues - 1:
+        return []
+    return [f"with {pool.R} chunks a queue cannot keep all its buddies busy: -R {spread(demand.queues, T)}"]
 
 
 def _memory(demand: Demand, pool: PoolConfig) -> list[str]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable
 
 import pytest
 
 import wirecap
 from wirecap.lab.testbed import Testbed
+from wirecap.traffic import frames
+from wirecap.traffic.liveframes import LiveFrames
 
 
 @pytest.mark.live
@@ -24,3 +27,27 @@ def test_a_capture_that_was_stopped_gives_what_it_has(testbed: Callable[..., Tes
         capture.stop()
         assert [packet[14] for chunk in capture for packet in chunk] == list(range(30))
     assert capture.summary()["packets"]["delivered"] == 30
+
+
+@pytest.mark.live
+def test_a_stop_by_another_thread_is_no_failure(testbed: Callable[..., Testbed]) -> None:
+    """While packets come, ``stop`` by another thread ends the loop without an error, and every packet is accounted for:
+    the loop looks at the interface all the time, also while the program is being detached.
+    """
+    bed = testbed(queues=1)
+    nic = bed.nics[0]
+    with LiveFrames(nic.outside, frames.udp(60)) as sender:
+        for _ in range(10):
+            with wirecap.open(nic.inside, netns=bed.name) as capture:
+                sending = threading.Thread(target=sender.send, args=(3_000_000,))
+                stopping = threading.Timer(0.1, capture.stop)
+                sending.start()
+                stopping.start()
+                delivered = sum(len(chunk) for chunk in capture)
+                sender.stop()
+                sending.join()
+                stopping.join()
+            packets = capture.summary()["packets"]
+            assert packets["delivered"] == delivered > 0
+            assert packets["received"] == delivered + packets["dropped"]
+            assert "unaccounted" not in packets["drops"]

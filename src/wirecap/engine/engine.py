@@ -15,8 +15,6 @@ from wirecap.kernels import lanes
 from wirecap.kernels import pool as k
 from wirecap.source.base import CaptureSettings, Source
 
-SETTLE_S = 5.0
-
 
 class Engine:
     """One capture: a source, its pool, an application.
@@ -54,6 +52,7 @@ class Engine:
         self._writers: list[Worker] = []
         self.started = self.ended = 0.0
         self.stopped = False
+        self._halting = False
         self._source_failure: WirecapError | None = None
         self.changed = threading.Event()
         """Set when something happened that the owner should look at: a thread ended, a limit was reached."""
@@ -90,11 +89,14 @@ class Engine:
         self._wake()
 
     def running(self) -> bool:
-        """False once a thread or the source failed, the packet limit is reached, or a file has ended."""
+        """False once it was halted, a thread or the source failed, the packet limit is reached, or a file has ended."""
+        if self._halting:
+            return False
         try:
             self.source.check()
         except WirecapError as error:
-            self._source_failure = error
+            if not self._halting:  # else another thread is closing what was looked at
+                self._source_failure = error
             return False
         if not all(worker.is_alive() for worker in self._handlers + self._writers):
             return False
@@ -121,6 +123,7 @@ class Engine:
 
     def halt(self) -> None:
         """Let no more packets in: the first half of ``stop``."""
+        self._halting = True
         self.source.stop()
         self.ended = time.monotonic()
 

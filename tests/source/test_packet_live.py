@@ -154,6 +154,17 @@ def test_stop_in_the_middle_of_traffic(testbed):
                 thread.join(30)
 
 
+def test_a_refused_start_touches_no_file(testbed, tmp_path):
+    """Where the interface cannot be bound any more, the file of an earlier capture keeps its bytes."""
+    bed, path = testbed(queues=2), tmp_path / "out.pcapng"
+    path.write_bytes(b"yesterday")
+    rig = packet_rig(bed, path=path)
+    subprocess.run(["ip", "-n", bed.name, "link", "del", bed.nics[0].inside], check=True, timeout=10)
+    with pytest.raises(UsageError, match=bed.nics[0].inside):
+        rig.__enter__()
+    assert path.read_bytes() == b"yesterday"
+
+
 def test_an_interface_that_goes_down_comes_back(testbed):
     """While its interface is down nothing comes; when it is up again the capture goes on."""
     bed = testbed(queues=1)

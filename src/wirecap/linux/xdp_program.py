@@ -29,6 +29,8 @@ FILTER_DATA, FILTER_DATA_END, FILTER_SCRATCH, FILTER_STACK = 2, 3, (4, 5, 9), -2
 FILTER_ACCEPT, FILTER_REJECT = "wanted", "unwanted"
 """Labels that it jumps to."""
 
+_LEAVE: list[Insn] = [("mov_imm", 0, 0, 0, bpf.XDP_PASS), ("exit", 0, 0, 0, 0)]
+
 
 @dataclass(frozen=True)
 class Ledger:
@@ -177,7 +179,7 @@ def _add(pointer: int, offset: int, register: int | None) -> list[Insn]:
 
 
 class Hook:
-    """The capture hook of one NIC: its maps and its program; ``attach`` lets packets in."""
+    """The capture hook of one NIC: maps and program; ``attach`` takes the interface, ``open`` lets packets in."""
 
     def __init__(
         self, queues: int, captured: list[int], ledger: Ledger, room: int, clock: str,
@@ -201,7 +203,11 @@ class Hook:
             raise SystemCallError(error.message, error.errno, error.hint or hint) from None
 
     def attach(self, interface: str, ifindex: int, mode: str) -> str:
-        """Attach to an interface; mode: auto | native | generic.  Returns the mode that was taken."""
+        """Attach a program that leaves the host its packets: all that can be refused is refused here.
+
+        mode: auto | native | generic.  Returns the mode that was taken.
+        """
+        waiting = bpf.Program(assemble(_LEAVE), "wirecap_wait")
         attempts = {"auto": ("native", "generic"), "native": ("native",), "generic": ("generic",)}[mode]
         for attempt in attempts:
             if attempt == "generic":
@@ -209,7 +215,7 @@ class Hook:
                 self.program = self._load(shared=True)
             try:
                 flags = bpf.XDP_DRV_MODE if attempt == "native" else bpf.XDP_SKB_MODE
-                self.link = self.program.attach(ifindex, flags)
+                self.link = waiting.attach(ifindex, flags)
                 return attempt
             except SystemCallError as error:
                 if error.errno in (errno.EBUSY, errno.EEXIST):
@@ -221,6 +227,11 @@ class Hook:
                     hint = error.hint or "try --xdp-mode generic"
                     raise SystemCallError(f"{interface}: {error.message}", error.errno, hint) from None
         raise AssertionError(mode)
+
+    def open(self) -> None:
+        """Let packets in."""
+        assert self.link
+        self.link.update(self.program)
 
     def is_attached(self) -> bool:
         """False before ``attach``, after ``detach``, and once the interface is gone."""

@@ -153,10 +153,8 @@ class PacketSource:
             words[WAIT_FD] = waiter.fileno()
             packet_loop(pool, self.rings, np.array(mine, np.int64), self._held, words, depths, libc.scratch())
 
-    def claim(self) -> None: ...
-
-    def start(self) -> None:
-        """Bind behind a closed filter and form the groups; then open: nothing comes twice, or unfiltered."""
+    def claim(self) -> None:
+        """Bind behind a closed filter and form the groups: nothing comes twice, or unfiltered."""
         for socket in self._sockets:
             socket.filter(packet.REFUSE_ALL)
         for number, port in enumerate(self._ports):
@@ -169,6 +167,8 @@ class PacketSource:
                         group = socket.join(group, self._fanout)
                 except SystemCallError as error:
                     raise SystemCallError(f"{port.name}: {error.message}", error.errno, error.hint) from None
+
+    def start(self) -> None:
         for socket, place in zip(self._sockets, self.queues, strict=True):
             socket.filter(self._programs[place.interface_id])
 

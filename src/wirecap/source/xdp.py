@@ -153,7 +153,7 @@ class XdpSource:
         return self._sockets[queue].fd
 
     def claim(self) -> None:
-        """Bind every socket: no packet meets a queue that is not ready."""
+        """Bind every socket, so that no packet meets a queue that is not ready, and take the hooks."""
         numbers = {(q.interface, q.queue): i for i, q in enumerate(self.queues)}
         for nic, hook in zip(self._nics, self._hooks, strict=True):
             for queue in nic.queues:
@@ -169,10 +169,11 @@ class XdpSource:
         if self.zero_copy:  # the driver takes cells ahead of the packets; what finds none never comes to the hook
             self._words[IN_ORDER :: k.QUEUE_WORDS] = False
             self.rings.ledger[self._words[LEDGER :: k.QUEUE_WORDS] + OFFERED] = _NO_END
+        self.modes = [h.attach(n.name, n.index, self._mode) for n, h in zip(self._nics, self._hooks, strict=True)]
 
     def start(self) -> None:
-        """Attach."""
-        self.modes = [h.attach(n.name, n.index, self._mode) for n, h in zip(self._nics, self._hooks, strict=True)]
+        for hook in self._hooks:
+            hook.open()
 
     def _bind(self, name: str, index: int, queue: int, socket: xsk.Socket) -> None:
         first = self._sockets[0]

@@ -16,7 +16,7 @@ import pytest
 
 import wirecap
 from rig import time_limit, until
-from wirecap.errors import SystemCallError, UsageError
+from wirecap.errors import UsageError, WirecapError
 from wirecap.kernels import pacing
 from wirecap.lab.testbed import Testbed
 from wirecap.linux import netlink
@@ -325,10 +325,11 @@ def test_interface_that_goes_down_is_reported_with_the_count(testbed: Make, tmp_
     with wirecap.open(bed.nics[0].inside, netns=bed.name, duration_s=30) as capture:
         timer = threading.Timer(2.0, set_down, (outside,))
         timer.start()
-        with pytest.raises(SystemCallError, match=r"network is down, after [1-9]") as raised:
+        with pytest.raises(WirecapError, match=r"network is down, after [1-9]") as raised:
             replay(bed, [file], Timing(pps=20_000), way, loops=0)
         received = capture.summary()["packets"]["received"]
     timer.join()
+    assert raised.value.exit_status == 1
     assert f"after {raised.value.outcome.sent} packets" in raised.value.message  # type: ignore[attr-defined]
     assert 0 < raised.value.outcome.sent <= received + 64  # type: ignore[attr-defined]
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import wirecap
-from wirecap.errors import SystemCallError, UsageError
+from wirecap.errors import SystemCallError, UsageError, WirecapError
 from wirecap.kernels import libc
 from wirecap.kernels import transmit as k
 from wirecap.lab.testbed import Testbed
@@ -213,8 +213,9 @@ def test_interface_that_goes_down_is_reported_with_the_count(testbed: Make) -> N
 
     with Transmitter(outside, FRAME, [0]) as sender:
         threading.Timer(0.3, down).start()
-        with pytest.raises(SystemCallError, match=r"Network is down, after [1-9]\d* frames"):
+        with pytest.raises(WirecapError, match=r"network is down, after [1-9]\d* packets") as raised:
             sender.send({0: 1000}, duration_s=30)
+        assert raised.value.exit_status == 1
         with pytest.raises(UsageError, match="is down"):
             Transmitter(outside, FRAME, [0])
 

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from wirecap.errors import SystemCallError
 from wirecap.kernels import pacing as p
 from wirecap.kernels import send_live as k
-from wirecap.linux import asm, bpf, ethtool, netlink, syscall
+from wirecap.linux import asm, bpf, netlink, syscall
 from wirecap.traffic import live_program
 from wirecap.traffic.batch import Batch
-from wirecap.traffic.liveframes import FRAME_MAX, PIECE, hold
+from wirecap.traffic.liveframes import FRAME_MAX, PIECE, Held, taken_by
 from wirecap.traffic.sender import Macs, Run
 from wirecap.traffic.tx_queues import stalled
 
@@ -58,9 +58,9 @@ class LiveSender:
         index = netlink.interface(interface).index
         code = live_program.program(index, self._ring.fd, self._words.fd, RING_BYTES, self._longest, paced)
         self._program = bpf.Program(asm.assemble(code), "wirecap_replay")
-        self._held = hold(self._program)
+        self._held = Held(self._program)
         self._frame = bytes(self._longest)
-        self._taken_before = self._taken()
+        self._taken_before = taken_by(self._interface)
         self._pinned = False
         self._looked_ns = self._refused = 0
         self.way = "in-kernel live frames (BPF_PROG_TEST_RUN)"
@@ -120,7 +120,7 @@ class LiveSender:
             self._program.run_live(self._frame, count, min(batch, count))
         except SystemCallError as error:
             if error.errno != errno.EINTR:
-                raise
+                raise stalled(self._interface, error.errno, self.completed() - self.refused()) from None
 
     def _look(self) -> None:
         """Raise where the interface has gone down: the test run itself says nothing of it."""
@@ -142,21 +142,12 @@ class LiveSender:
         return {}
 
     def refused(self) -> int:
-        taken = self._taken()
+        taken = taken_by(self._interface)
         if self._taken_before is not None and taken is not None:  # an interface that is gone counts no more
             self._refused = self.completed() - (taken - self._taken_before)
         return self._refused
 
-    def _taken(self) -> int | None:
-        counters = ethtool.statistics(self._interface)
-        sent = [value for name, value in counters.items() if name.endswith("_xdp_xmit")]
-        return sum(sent) if sent else None
-
     def close(self) -> None:
-        link, namespace = self._held
-        if link:
-            link.close()
-            os.close(namespace)
-        self._held = (None, -1)
+        self._held.close()
         for part in (self._program, self._ring, self._words):
             part.close()

@@ -62,7 +62,7 @@ class LiveFrames:
         self._counter = bpf.Map(bpf.ARRAY, 8, 1, name="wirecap_sent")
         self._counter.update(0, (first % 2**64).to_bytes(8, "little"))
         self._program = bpf.Program(asm.assemble(_program(self._index, self._counter.fd, sequence_at)), "wirecap_send")
-        self._held = hold(self._program)
+        self._held = Held(self._program)
         self._stopped = False
 
     @property
@@ -87,11 +87,7 @@ class LiveFrames:
 
     def close(self) -> None:
         """Give the kernel's program and counter back."""
-        link, namespace = self._held
-        if link:
-            link.close()
-            os.close(namespace)
-        self._held = (None, -1)
+        self._held.close()
         self._program.close()
         self._counter.close()
 
@@ -102,7 +98,7 @@ class LiveFrames:
         self.close()
 
     def _send(self, count: int, rate_pps: float, burst: int) -> int:
-        taken_before, attempted_before = self._taken(), self.attempted
+        taken_before, attempted_before = taken_by(self.interface), self.attempted
         goal = attempted_before + count
         self._stopped = False
         start = time.monotonic_ns()
@@ -114,7 +110,7 @@ class LiveFrames:
                 self._run(min(left, burst or PIECE))
         if taken_before is None:
             return self.attempted - attempted_before
-        taken = (self._taken() or 0) - taken_before
+        taken = (taken_by(self.interface) or 0) - taken_before
         if count > 0 and not taken and not self._stopped:
             hint = "it is down, or has neither an XDP program nor GRO ('wirecap testbed up --gro')"
             raise SystemCallError(f"{self.interface}: the other end took no frame", errno.EOPNOTSUPP, hint)
@@ -128,12 +124,6 @@ class LiveFrames:
                 raise SystemCallError(error.message, error.errno, "they need Linux 5.18") from None
             if error.errno != errno.EINTR:  # a signal: the counter says how far it came
                 raise
-
-    def _taken(self) -> int | None:
-        """A veth's count of redirected frames; None for a driver that does not count them."""
-        counters = ethtool.statistics(self.interface)
-        sent = [value for name, value in counters.items() if name.endswith("_xdp_xmit")]
-        return sum(sent) if sent else None
 
 
 def _program(ifindex: int, counter: int, sequence_at: int | None) -> list[asm.Insn]:
@@ -165,16 +155,32 @@ def _program(ifindex: int, counter: int, sequence_at: int | None) -> list[asm.In
     return program
 
 
-def hold(program: bpf.Program) -> tuple[bpf.Link | None, int]:
-    """Attach the program where no packet ever is: the loopback interface of a nameless namespace.
+def taken_by(interface: str) -> int | None:
+    """A veth's count of redirected frames; None for a driver that does not count them."""
+    counters = ethtool.statistics(interface)
+    sent = [value for name, value in counters.items() if name.endswith("_xdp_xmit")]
+    return sum(sent) if sent else None
+
+
+class Held:
+    """A program, attached where no packet ever is: on the loopback interface of a nameless namespace.
 
     A test run adds its program to the kernel's XDP dispatcher and removes it again, and waits for RCU both
     times (24 ms, bpf_dispatcher_change_prog); a program that is attached anywhere is there already.
     """
-    try:
-        return netns.call_in_new(lambda: program.attach(1, bpf.XDP_SKB_MODE))
-    except SystemCallError:
-        return None, -1  # no CAP_SYS_ADMIN: every call is 24 ms longer
+
+    def __init__(self, program: bpf.Program) -> None:
+        self._link: bpf.Link | None = None
+        try:
+            self._link, self._namespace = netns.call_in_new(lambda: program.attach(1, bpf.XDP_SKB_MODE))
+        except SystemCallError:
+            pass  # no CAP_SYS_ADMIN: every call is 24 ms longer
+
+    def close(self) -> None:
+        if self._link:
+            self._link.close()
+            os.close(self._namespace)
+            self._link = None
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,10 @@ from wirecap.kernels import transmit
 from wirecap.linux import netlink, packet_ring
 from wirecap.traffic.batch import Batch
 from wirecap.traffic.sender import Macs, Run, Stall, dropped
-from wirecap.traffic.tx_queues import stalled
+from wirecap.traffic.tx_queues import PASSING, stalled
 
 RING_BYTES = 1 << 21
 LONGEST_BYTES = (1 << 17) - packet_ring.HEADER_BYTES
-_PASSING = (errno.EAGAIN, errno.ENOBUFS, errno.EBUSY)
 
 
 class PacketSender:
@@ -75,7 +73,7 @@ class PacketSender:
             self._stall.lasts(-2)
             return
         code = self._ring.send_error()
-        if code in _PASSING:
+        if code in PASSING:
             code = 0
         if code or self._stall.lasts(self.completed()):
             raise stalled(self._interface, code, self.completed() - self.refused())

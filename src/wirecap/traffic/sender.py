@@ -46,7 +46,7 @@ class Sender(Protocol):
         ...
 
     def send(self, staged: Any) -> None:
-        """Send what was staged, each packet at its time.  Raises SystemCallError where the interface takes no more."""
+        """Send what was staged, each packet at its time.  Raises WirecapError where the interface takes no more."""
         ...
 
     def finish(self) -> None:

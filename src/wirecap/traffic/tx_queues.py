@@ -9,15 +9,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from wirecap.errors import SystemCallError, UsageError
+from wirecap.errors import SystemCallError, UsageError, WirecapError
 from wirecap.kernels import send
 from wirecap.kernels import transmit as k
 from wirecap.linux import memory, netlink, xsk
+from wirecap.traffic.sender import Stall
 
 CELL_BYTES = (2048, 4096)
 RELEASED_S = 0.5
 _RING_PAGES = 8192 * 4
-_PASSING = (errno.EAGAIN, errno.EBUSY, errno.ENOBUFS)  # af_xdp.rst, net/xdp/xsk.c: come again
+PASSING = (errno.EAGAIN, errno.EBUSY, errno.ENOBUFS)  # af_xdp.rst, net/xdp/xsk.c: come again
 
 
 class TxQueues:
@@ -39,6 +40,7 @@ class TxQueues:
         self.words = np.zeros((len(queues), k.QUEUE_WORDS), np.int64)
         self.free = np.zeros((len(queues), cells), np.int64)
         self._sockets: list[xsk.Socket] = []
+        self._stall = Stall()
         try:
             for number, queue in enumerate(queues):
                 self._open(number, queue, facts.index)
@@ -82,10 +84,25 @@ class TxQueues:
     def zero_copy(self) -> bool:
         return self._sockets[0].zero_copy()
 
-    def refusal(self) -> int:
-        """The errno with which the kernel refuses to send now; 0 where it does not, or where that passes."""
+    def restart(self) -> None:
+        """Count from 0 again; nothing is under way."""
+        self.words[:, [k.SUBMITTED, k.COMPLETED]] = 0
+        self._stall = Stall()
+
+    def completed(self) -> int:
+        """Frames that the kernel is done with, on all queues."""
+        return int(self.words[:, k.COMPLETED].sum())
+
+    def stuck(self) -> int | None:
+        """None while frames go on; else the errno with which the kernel refuses, 0 where it says nothing for long."""
+        done = self.completed()
+        if int(self.words[:, k.SUBMITTED].sum()) == done:
+            self._stall.lasts(-2)
+            return None
         code = max(sender.send_error() for sender in self._sockets)
-        return 0 if code in _PASSING else code
+        if code in (0, *PASSING):
+            return 0 if self._stall.lasts(done) else None
+        return code
 
     def close(self) -> None:
         for sender in self._sockets:
@@ -111,8 +128,8 @@ def cell_for(longest_bytes: int) -> int:
     raise UsageError(f"frames of {longest_bytes} bytes", f"AF_XDP takes {CELL_BYTES[-1]} at the most")
 
 
-def stalled(interface: str, code: int, sent: int) -> SystemCallError:
+def stalled(interface: str, code: int, sent: int) -> WirecapError:
     """The error for a sender whose frames the kernel does not take any more."""
     reason = os.strerror(code) if code else "no frame was completed for a while"
     hint = "set it up and send again" if code == errno.ENETDOWN else ""
-    return SystemCallError(f"{interface}: {reason.lower()}, after {sent} packets were sent", code, hint)
+    return WirecapError(f"{interface}: {reason.lower()}, after {sent} packets were sent", hint)

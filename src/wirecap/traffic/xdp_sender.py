@@ -9,7 +9,7 @@ from wirecap.kernels import pacing as p
 from wirecap.kernels import send
 from wirecap.kernels import transmit as k
 from wirecap.traffic.batch import Batch
-from wirecap.traffic.sender import Macs, Run, Stall, dropped, queue_list
+from wirecap.traffic.sender import Macs, Run, dropped, queue_list
 from wirecap.traffic.tx_queues import TxQueues, cell_for, stalled
 
 CELLS = 1024
@@ -26,7 +26,6 @@ class XdpSender:
         self._interface, self._queues = interface, list(queues)
         self.run = Run(paced, macs)
         self.control = self.run.control
-        self._stall = Stall()
         self._dropped_before = dropped(interface)
         mode = "zero-copy" if self._tx.zero_copy() else "copy mode"
         self.way = f"AF_XDP transmit ({mode}, {queue_list(queues)})"
@@ -64,16 +63,12 @@ class XdpSender:
 
     def _look(self) -> None:
         """A slice ended: raise if nothing will ever go on."""
-        waiting = int((self._tx.words[:, k.SUBMITTED] - self._tx.words[:, k.COMPLETED]).sum())
-        if not waiting:
-            self._stall.lasts(-2)
-            return
-        code = self._tx.refusal()
-        if code or self._stall.lasts(self.completed()):
+        code = self._tx.stuck()
+        if code is not None:
             raise stalled(self._interface, code, self.completed() - self.refused())
 
     def completed(self) -> int:
-        return int(self._tx.words[:, k.COMPLETED].sum())
+        return self._tx.completed()
 
     def per_queue(self) -> dict[int, int]:
         return {queue: int(self._tx.words[i, k.COMPLETED]) for i, queue in enumerate(self._queues)}

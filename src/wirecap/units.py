@@ -26,6 +26,8 @@ _SECONDS_NS = {
     "d": 86400 * 10**9,
 }
 _NUMBER = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([^\W\d_]*(?:/s)?%?)\s*")
+_MOST = 2**63 - 1024
+"""The largest number below 2**63 that a float has too."""
 
 
 def _split(text: str, what: str, forms: str) -> tuple[Decimal, str]:
@@ -35,17 +37,21 @@ def _split(text: str, what: str, forms: str) -> tuple[Decimal, str]:
     return Decimal(match[1]), match[2]
 
 
-def _scaled(text: str, what: str, forms: str, scales: dict[str, int]) -> int:
+def _value(text: str, what: str, forms: str, scales: dict[str, int], whole: bool) -> Decimal:
     number, unit = _split(text, what, forms)
     scale = scales.get(unit.lower())
     if scale is None:
         raise UsageError(f"{text!r} is not a {what}: there is no unit {unit!r}", f"write it as {forms}")
-    if scale == 1 and number != number.to_integral_value():
+    if whole and scale == 1 and number != number.to_integral_value():
         raise UsageError(f"{text!r} is not a whole {what}", f"write it as {forms}")
     value = number * scale
-    if value >= 2**63 - 1:
+    if value > _MOST:
         raise UsageError(f"{text!r} is too large a {what}", f"write it as {forms}")
-    return int(value.to_integral_value())  # 1.3GiB is the nearest byte
+    return value
+
+
+def _scaled(text: str, what: str, forms: str, scales: dict[str, int]) -> int:
+    return int(_value(text, what, forms, scales, whole=True).to_integral_value())  # 1.3GiB is the nearest byte
 
 
 _SIZES = {prefix + ending: scale for prefix, scale in (_DECIMAL | _BINARY).items() for ending in ("", "b")}
@@ -70,6 +76,11 @@ _BIT_RATES = {prefix + ending: scale for prefix, scale in _DECIMAL.items() for e
 def parse_packet_rate(text: str) -> int:
     """Packets a second of ``38844``, ``500k``, ``2.5Mpps`` or ``1Mp/s``."""
     return _scaled(text, "packet rate", "38844, 500kpps or 2.5Mp/s", _PACKET_RATES)
+
+
+def parse_mean_rate(text: str) -> float:
+    """Packets a second as ``parse_packet_rate`` takes them, and ``0.25``: one every 4 s."""
+    return float(_value(text, "packet rate", "0.25, 38844, 500kpps or 2.5Mp/s", _PACKET_RATES, whole=False))
 
 
 def parse_bit_rate(text: str) -> int:

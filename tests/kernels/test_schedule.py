@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -49,6 +51,15 @@ def test_packet_rate(pps, count, burst, batches):
     due = times(Timing(pps=pps, burst=burst), [0] * count, batches=batches)
     exact = [k // burst * burst * 10**9 / pps for k in range(count)]
     assert all(abs(one - other) <= 1 for one, other in zip(due, exact, strict=True))
+
+
+@settings(deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 999_999), st.integers(1, 50), st.integers(1, 7), st.integers(1, 4))
+def test_packet_rate_with_decimals(whole, millionths, count, burst, batches):
+    """A rate written with up to six decimals is kept as it was written, not as a float is near to it."""
+    pps = whole + Fraction(millionths, 10**6)
+    due = times(Timing(pps=float(pps), burst=burst), [0] * count, batches=batches)
+    assert due == [int(k // burst * burst * 10**9 / pps) for k in range(count)]
 
 
 def test_packet_rate_after_a_year():
@@ -105,7 +116,9 @@ def test_what_cannot_be_sent_is_counted_by_reason():
     assert (counts[k.TOO_LONG], counts[k.TOO_SHORT], counts[k.CUT]) == (2, 1, 1)
 
 
-@pytest.mark.parametrize("wrong", [{"speed": 0.0}, {"pps": 0}, {"speed": 1.0, "pps": 5}, {"pps": 5, "burst": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"speed": 0.0}, {"pps": 0}, {"pps": 1e-9}, {"speed": 1.0, "pps": 5}, {"pps": 5, "burst": 0}]
+)
 def test_timings_that_cannot_be(wrong):
     """No speed, two speeds and empty bursts are usage errors."""
     with pytest.raises(UsageError):

@@ -56,7 +56,7 @@ _OPTIONS = [
     where("-i", "--intf1", "--interface", "interface", metavar="INTERFACE", help="Interface to send on."),
     where("--netns", metavar="NAME", help="Network namespace of the interface."),
     where("--queues", type=Parsed("LIST", parse_queues), help="Transmit queues: 0-3 or 0,2. Any one if not given."),
-    when("-p", "--pps", type=PACKET_RATE, help="So many packets a second: 10k, 2.5Mpps."),
+    when("-p", "--pps", type=PACKET_RATE, help="So many packets a second: 0.25, 10k, 2.5Mpps."),
     when("--rate", "bps", type=BIT_RATE, help="So many bits a second: 100Mbps, 10G."),
     when("-M", "--mbps", "mbps", type=Parsed("MBPS", parse_mbps), help="The same in Mbit/s, as tcpreplay has it."),
     when("-t", "--topspeed", is_flag=True, help="As fast as possible."),

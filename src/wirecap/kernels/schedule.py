@@ -12,7 +12,7 @@ TOO_LONG, TOO_SHORT, CUT = range(3)
 COUNTS = 4
 
 # words of ``schedule``
-MODE, PACKETS, BITS, ORIGIN_NS, OFFSET_NS, LAST_NS, RATE, BURST, EXTRA_BITS, MOST_GAP_NS, PAUSED_NS = range(11)
+MODE, PACKETS, BITS, ORIGIN_NS, OFFSET_NS, LAST_NS, RATE, BURST, EXTRA_BITS, MOST_GAP_NS, PAUSED_NS, PER = range(12)
 SCHEDULE_WORDS = 12
 RECORDED, AT_PPS, AT_BPS, TOPSPEED = range(4)
 NO_ORIGIN = -(1 << 63)
@@ -74,8 +74,9 @@ def schedule(stamp, length, n, state, speed, due):
     """due[i]: when packet i is to be sent, int64 ns after the start; never before the packet ahead of it.
 
     stamp: int64 (n,) ns; length: uint32 (n,) bytes; state: int64 (SCHEDULE_WORDS,), goes on from batch to batch.
-    RECORDED: as the stamps tell, ``speed`` times as fast, the first at OFFSET_NS.  AT_PPS, AT_BPS: RATE a second,
-    BURST packets at once, all PAUSED_NS later; a packet counts EXTRA_BITS more than its own bits.
+    RECORDED: as the stamps tell, ``speed`` times as fast, the first at OFFSET_NS.  AT_PPS: RATE packets in PER seconds,
+    AT_BPS: RATE bits a second, BURST packets at once, all PAUSED_NS later; a packet counts EXTRA_BITS more than its own
+    bits.
     """
     mode, rate = state[MODE], state[RATE]
     for i in range(n):
@@ -87,7 +88,7 @@ def schedule(stamp, length, n, state, speed, due):
                 passed = i64(passed / speed)
             moment = gap_bound(state[OFFSET_NS] + passed, state)
         elif mode == AT_PPS:
-            moment = state[PAUSED_NS] + parts(state[PACKETS] // state[BURST] * state[BURST], rate)
+            moment = state[PAUSED_NS] + parts(state[PACKETS] // state[BURST] * state[BURST] * state[PER], rate)
         elif mode == AT_BPS:
             if state[PACKETS] % state[BURST] == 0:
                 state[OFFSET_NS] = parts(state[BITS], rate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from wirecap.kernels import schedule as k
 
 ETHERNET_OVERHEAD_BYTES = 24
 """Preamble and start delimiter 8, check sequence 4, gap between packets 12 (IEEE 802.3)."""
+MOST_PER = 1_000_000
+"""A rate is a fraction with this denominator at the most: 10^12 packets of it still fit int64."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Timing:
     """
 
     speed: float | None = None
-    pps: int | None = None
+    pps: float | None = None
     bps: int | None = None
     burst: int = 1
     overhead_bytes: int = 0
@@ -36,8 +39,15 @@ class Timing:
             raise UsageError("more than one speed", "take one of --speed, --pps, --rate and --topspeed")
         if given and not given[0] > 0:
             raise UsageError(f"a speed of {given[0]:g}", "it is above 0")
+        if self.pps is not None and not self.exact_pps:
+            raise UsageError(f"{self.pps:g} packets a second", f"one in {MOST_PER:,} s is the least")
         if self.burst < 1:
             raise UsageError(f"bursts of {self.burst} packets", "a burst has at least one")
+
+    @property
+    def exact_pps(self) -> Fraction:
+        """``pps`` as it was written in decimals, which a float is only near to."""
+        return Fraction(self.pps or 0).limit_denominator(MOST_PER)
 
     @property
     def paced(self) -> bool:
@@ -56,7 +66,7 @@ class Schedule:
             else k.AT_BPS if timing.bps is not None
             else k.TOPSPEED
         )  # fmt: skip
-        state[k.RATE] = timing.pps or timing.bps or 0
+        state[k.RATE], state[k.PER] = timing.exact_pps.as_integer_ratio() if timing.pps else (timing.bps or 0, 1)
         state[k.BURST] = timing.burst
         state[k.EXTRA_BITS] = 8 * timing.overhead_bytes
         state[k.MOST_GAP_NS] = timing.most_gap_ns or 0

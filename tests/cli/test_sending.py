@@ -34,6 +34,9 @@ from wirecap.traffic.session import Outcome
             ["replay", "-i", "lo", "--queues", "0,1", "--queue-by", "recorded", "--rss-table", "0,1", "x.pcap"],
             "do not go together",
         ),
+        (["replay", "-i", "lo", "--queues", "0,1", "--rss-table", "a,b", "x.pcap"], "no indirection table"),
+        (["replay", "-i", "lo", "-p", "0.0000001", "x.pcap"], "packets a second"),
+        (["replay", "-i", "lo", "--summary-json", "/nonesuch/x.json", "x.pcap"], "no such folder"),
         (["replay", "-i", "lo", "--max-gap", "5", "--pps", "5", "x.pcap"], "pauses of a recording"),
         (["replay", "-i", "lo", "--loop-delay", "5", "x.pcap"], "without --loop"),
         (["replay", "-i", "lo", "--loop-delay", "5", "--loop", "2", "-t", "x.pcap"], "at full speed"),
@@ -75,11 +78,11 @@ def test_parsers() -> None:
 def test_closing_lines_name_everything() -> None:
     """Sent, the rate against the wanted one, the largest delay, and every packet that was not sent by its reason."""
     outcome = Outcome(
-        way="x", attempted=1001, sent=991, octets=60_060, duration_s=2.0, planned_s=1.0, latest_ns=1_500_000,
+        way="x", attempted=1001, sent=991, octets=59_460, duration_s=2.0, planned_s=1.0, latest_ns=1_500_000,
         refused=10, not_sent={"longer than the MTU": 3}, cut_by_capture=1, per_queue={0: 400, 2: 591},
     )  # fmt: skip
     assert closing_lines(outcome, 1500, verbose=True) == [
-        "991 packets sent, 58.7 KiB in 2 s: 495 p/s, 240 kbit/s",
+        "991 packets sent, 58.1 KiB in 2 s: 495 p/s, 238 kbit/s",
         "wanted 1 kp/s, achieved 500 p/s (-50.000 %); the latest packet was 1.5 ms late",
         "3 packets not sent: longer than the MTU (1500 bytes)",
         "10 packets not sent: dropped by the interface",

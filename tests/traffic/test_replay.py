@@ -387,6 +387,23 @@ def test_command_tells_what_it_did(testbed: Make, tmp_path: Path) -> None:
     assert "Traceback" not in rest
 
 
+@pytest.mark.live
+def test_interrupt_before_the_first_packet(testbed: Make, tmp_path: Path) -> None:
+    """Ctrl-C while kernels are compiled ends the command there: exit status 1, one word, nothing sent."""
+    bed = testbed(queues=1)
+    file = write_pcap(tmp_path / "a.pcap", mixed(10))
+    command = [sys.executable, "-m", "wirecap", "replay", "-i", bed.nics[0].outside, "-t", str(file)]
+    cold = os.environ | {"WIRECAP_CACHE_DIR": str(tmp_path / "cache")}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=cold) as child:
+        assert child.stderr
+        assert "compiling" in child.stderr.readline()
+        child.send_signal(2)
+        rest = child.stderr.read()
+    assert child.returncode == 1
+    assert rest.endswith("wirecap: interrupted\n")
+    assert "sent" not in rest
+
+
 def test_margin_follows_late_wake_ups() -> None:
     """The margin grows at once to what a sleep was late by, stays in its bounds, and shrinks slowly."""
     assert pacing.adapt_margin(50_000, 90_000) == 100_000

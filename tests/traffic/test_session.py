@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -101,11 +102,12 @@ def octets_of(packets: int) -> int:
 
 
 def test_whole_plan() -> None:
-    """All packets and bytes, the last one's time; each batch is given back; what the interface dropped is not sent."""
+    """All packets, the last one's time; each batch is given back; what the interface dropped is not sent, nor are its
+    bytes, which are those of packets of the mean length."""
     plan = Counted()
     outcome = Session(plan, Sender(lost=3)).run()
     assert (outcome.attempted, outcome.sent, outcome.refused) == (N * BATCHES, N * BATCHES - 3, 3)
-    assert outcome.octets == octets_of(N * BATCHES)
+    assert outcome.octets == int((N * BATCHES - 3) * (100 + 159) / 2)
     assert outcome.planned_s == pytest.approx((N * BATCHES - 1) * GAP_NS / 1e9)
     assert outcome.duration_s == pytest.approx(outcome.planned_s)
     assert outcome.share == 1.0
@@ -121,6 +123,15 @@ def test_ended_early_by_a_sender_that_is_ahead(count: int) -> None:
     assert (outcome.attempted, outcome.octets) == (count, octets_of(count))
     assert outcome.planned_s == pytest.approx((count - 1) * GAP_NS / 1e9)
     assert outcome.share == pytest.approx(count / (N * BATCHES))
+
+
+def test_run_that_is_ended_before_it_begins() -> None:
+    """What was asked to end before its first packet sends none, at whichever speed."""
+    sender, asked = Sender(), threading.Event()
+    asked.set()
+    outcome = Session(Counted(), sender).run(asked=asked)
+    assert outcome.interrupted
+    assert (sender.done, outcome.attempted, outcome.octets) == (0, 0, 0)
 
 
 def test_plan_that_fails_ends_the_run_after_what_it_gave() -> None:

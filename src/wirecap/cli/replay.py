@@ -45,6 +45,13 @@ def _milliseconds(text: str) -> int:
     return parse_duration_ns(f"{text}ms" if text.strip().isdecimal() else text)
 
 
+def _table(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"{text!r} is no indirection table", "write positions in --queues: 0,1,1,0") from None
+
+
 def _key(text: str) -> bytes:
     try:
         return bytes.fromhex(text.replace(":", ""))
@@ -64,7 +71,7 @@ def _key(text: str) -> bytes:
     help="Choose as a NIC's RSS does (standard or symmetric key), or the file's own queue.  [default: rss]",
 )
 @sending.where("--rss-key", type=Parsed("HEX", _key), help="Another key: 40 bytes in hex, as ethtool -x prints them.")
-@sending.where("--rss-table", type=Parsed("LIST", lambda text: [int(part) for part in text.split(",")]),
+@sending.where("--rss-table", type=Parsed("LIST", _table),
                help="The indirection table: positions in --queues, a power of two of them.")  # fmt: skip
 @sending.until("-l", "--loop", "loops", type=COUNT, default=1, show_default=True, help="Times; 0 is for ever.")
 @sending.until("--loop-delay", "--loopdelay-ms", "loop_pause_ns", type=Parsed("TIME", _milliseconds), default=0,
@@ -76,7 +83,7 @@ def _key(text: str) -> bytes:
                                         help="Files are read ahead in any case.")  # fmt: skip
 @refused("-T=", "--timer=", message=TIMER, hint="leave it out")
 @refused("-I=", "--intf2=", "-c=", "--cachefile=", message="a replay has one interface", hint="start one for each")
-@refused("-o", "--oneatatime", message="packets are not sent by hand", hint="take --pps 1")
+@refused("-o", "--oneatatime", message="packets are not sent by hand", hint="take --pps 0.25")
 @click.argument("files", nargs=-1, metavar="FILES...")
 def command(**given: Any) -> None:
     if not given["files"]:

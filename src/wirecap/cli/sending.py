@@ -11,20 +11,21 @@ import click
 
 from wirecap import config, units
 from wirecap.cli import closing
-from wirecap.cli.parameters import COUNT, DURATION, Parsed, section
+from wirecap.cli.parameters import COUNT, DURATION, OUTPUT, Parsed, section
 from wirecap.cli.sent import Bar, closing_lines, summary
 from wirecap.errors import UsageError, WirecapError
 
 if TYPE_CHECKING:
     from wirecap.traffic.batch import Plan
     from wirecap.traffic.choose import Wish
+    from wirecap.traffic.sender import Sender
     from wirecap.traffic.session import Outcome
     from wirecap.traffic.timing import Timing
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 WAYS = ("auto", "xdp", "packet", "live")
-PACKET_RATE = Parsed("RATE", units.parse_packet_rate)
+PACKET_RATE = Parsed("RATE", units.parse_mean_rate)
 BIT_RATE = Parsed("RATE", units.parse_bit_rate)
 
 where = section("Where to")
@@ -69,7 +70,7 @@ _OPTIONS = [
     output("--stats", "every_s", type=click.IntRange(min=1), metavar="SECONDS",
            help="A line of the state so far, so often."),
     output("-v", "verbose", count=True, help="Packets of each queue at the end."),
-    output("--summary-json", metavar="FILE", help="Write the summary as JSON; - is the standard output."),
+    output("--summary-json", type=OUTPUT, help="Write the summary as JSON; - is the standard output."),
 ]  # fmt: skip
 
 
@@ -107,40 +108,42 @@ def send(given: dict[str, Any], make: Callable[[Any], Opened]) -> None:
     """Open, send, tell.  ``make`` gets the interface's facts and returns the plan and what it asks of a sender."""
     if not given["interface"]:
         raise UsageError("no interface to send on", "add -i INTERFACE; wirecap capture -D lists interfaces")
-    from wirecap.linux import netns
-    from wirecap.run import Interrupts
-
-    interrupted = threading.Event()
-    with Interrupts(interrupted) as interrupts:
-        netns.call(given["netns"], _send, given, make, interrupts.asked)
-
-
-def _send(given: dict[str, Any], make: Callable[[Any], Opened], asked: threading.Event) -> None:
-    from wirecap.kernels import jit
-    from wirecap.linux import netlink
-    from wirecap.traffic.choose import open_sender
-    from wirecap.traffic.session import Session
-
     if given["duration_ns"] == 0:
         raise UsageError("--duration 0: nothing would be sent", "leave it out to send without end")
+    from wirecap.kernels import jit
+    from wirecap.linux import netns
+    from wirecap.run import Interrupts
+    from wirecap.traffic.session import Session
+
+    plan, sender, opening, mtu = netns.call(given["netns"], _open, given, make)
+    bar = Bar(given["quiet"], given["every_s"])
+    try:
+        jit.prepare([*plan.kernels(), *sender.kernels()], lambda name: bar.say(f"wirecap: compiling {name} (once)"))
+        bar.say(opening)
+        session = Session(plan, sender, given["duration_ns"])
+        try:
+            with Interrupts(threading.Event()) as interrupts:  # until here Ctrl-C ends the process: nothing was sent
+                outcome = netns.call(given["netns"], session.run, bar.show, interrupts.asked)
+        except WirecapError as error:
+            _close(bar, getattr(error, "outcome", None), given, mtu)
+            raise
+        _close(bar, outcome, given, mtu)
+    finally:
+        bar.close()
+        plan.close()
+        sender.close()
+
+
+def _open(given: dict[str, Any], make: Callable[[Any], Opened]) -> tuple[Plan, Sender, str, int]:
+    """The plan, what sends it, the line that says so, and the interface's MTU; in the interface's namespace."""
+    from wirecap.linux import netlink
+    from wirecap.traffic.choose import open_sender
+
     facts = netlink.interface(given["interface"])
     plan, wish = make(facts)
     sender, why = open_sender(facts.name, given["way"], wish)
-    try:
-        bar = Bar(given["quiet"], given["every_s"])
-        jit.prepare([*plan.kernels(), *sender.kernels()], lambda name: bar.say(f"wirecap: compiling {name} (once)"))
-        bar.say(f"wirecap: sending on {facts.name} by {sender.way}" + (f" ({why})" if why else ""))
-        try:
-            outcome = Session(plan, sender, given["duration_ns"]).run(bar.show, asked)
-        except WirecapError as error:
-            _close(bar, getattr(error, "outcome", None), given, facts.mtu)
-            raise
-        finally:
-            bar.close()
-        _close(bar, outcome, given, facts.mtu)
-    finally:
-        plan.close()
-        sender.close()
+    opening = f"wirecap: sending on {facts.name} by {sender.way}" + (f" ({why})" if why else "")
+    return plan, sender, opening, facts.mtu
 
 
 def _close(bar: Bar, outcome: Outcome | None, given: dict[str, Any], mtu: int) -> None:

@@ -27,7 +27,11 @@ _LEAVE_S = 1.0
 
 @dataclass
 class Outcome:
-    """What was sent.  attempted, octets: packets completed, and their bytes; sent: those of them not refused."""
+    """What was sent.  attempted: packets completed; sent: those of them that the interface did not refuse.
+
+    octets: bytes of the packets sent; where some were refused, of as many packets of the mean length, because no
+    interface tells which it drops.
+    """
 
     way: str = ""
     attempted: int = 0
@@ -101,6 +105,8 @@ class Session:
     ) -> Outcome:
         """Send everything; ``watch`` gets the state ten times a second.  An error has the ``outcome`` so far."""
         jit.prepare([*self.plan.kernels(), *self.sender.kernels()])
+        if asked and asked.is_set():
+            self.stop()  # nothing is sent then
         plan, send = threads = [
             threading.Thread(target=self._guarded, args=(work,), name=f"wirecap {name}", daemon=True)
             for name, work in (("plan", self._read_ahead), ("send", self._send))
@@ -129,10 +135,11 @@ class Session:
         """How it stands now."""
         control, plan = self.sender.control, self.plan
         completed, refused = self.sender.completed(), self.sender.refused()
+        sent = completed - refused
         end_ns = int(control[p.LAST_NS]) or self._begin_ns
         octets, due_ns, share = self._place.at(completed) if self._place else (0, 0, None)
         return Outcome(
-            way=self.sender.way, attempted=completed, sent=completed - refused, octets=octets,
+            way=self.sender.way, attempted=completed, sent=sent, octets=octets * sent // max(1, completed),
             duration_s=max(0, end_ns - self._begin_ns) / 1e9,
             planned_s=due_ns / 1e9 if plan.paced else None, latest_ns=int(control[p.LATEST_NS]),
             refused=refused, not_sent=dict(plan.not_sent.reasons), cut_by_capture=plan.not_sent.cut_by_capture,

@@ -148,19 +148,3 @@ def format_duration_ns(duration_ns: int) -> str:
         return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
     number, unit = _prefixed(duration_ns, 1000, ("ns", "us", "ms", "s"))
     return f"{number} {unit}"
-
-
-def exact_size(size: int) -> str:
-    """A size that ``parse_size`` reads back unchanged: ``64MiB``, ``1500``."""
-    for prefix, scale in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if size and size % scale == 0:
-            return f"{size // scale}{prefix}"
-    return str(size)
-
-
-def exact_duration_ns(duration_ns: int) -> str:
-    """A duration that ``parse_duration_ns`` reads back unchanged: ``30s``, ``1500us``."""
-    for unit, scale in (("s", 10**9), ("ms", 10**6), ("us", 10**3)):
-        if duration_ns % scale == 0:
-            return f"{duration_ns // scale}{unit}"
-    return f"{duration_ns}ns"

@@ -49,8 +49,6 @@ class Summary:
 
     queues: list[QueueCounts]
     refused_recycles: int
-    partial_chunks: int
-    chunks: int
 
     def total(self, name: str) -> int:
         return sum(getattr(queue, name) for queue in self.queues)
@@ -66,13 +64,7 @@ def summarize(engine: Engine) -> Summary:
     pool = engine.pool
     hooks = [engine.source.counts(pool, queue) for queue in range(len(engine.source.queues))]
     queues = [_queue(engine, number, hook) for number, hook in enumerate(hooks)]
-    words = pool.queues.reshape(-1, k.QUEUE_WORDS)
-    return Summary(
-        queues,
-        refused_recycles=int(pool.control[k.REFUSED]),
-        partial_chunks=int(words[:, k.PARTIAL_CHUNKS].sum()),
-        chunks=int(words[:, k.CHUNKS].sum()),
-    )
+    return Summary(queues, refused_recycles=int(pool.control[k.REFUSED]))
 
 
 def _queue(engine: Engine, number: int, hook: HookCounts) -> QueueCounts:
@@ -134,7 +126,7 @@ def _in_slots(engine: Engine, queue: int) -> tuple[int, int]:
 
 
 def as_dict(engine: Engine, written: int = 0, written_octets: int = 0) -> dict[str, Any]:
-    """The summary object (README, "Summary")."""
+    """The summary object (docs/summary.md)."""
     summary = engine.summary()
     source = engine.source
     facts = source.describe()

@@ -52,7 +52,7 @@ BACKLOG = 4  # chunks that wait for a handler
 BRIDGING = 8192  # attached cells: 0.5 ms at 16 Mp/s
 
 # words of a capture thread's settings
-TIMEOUT_NS, COALESCE_NS, WAIT_FD, BUSY = range(4)
+TIMEOUT_NS, COALESCE_NS, WAIT_FD = range(3)
 
 
 @inline
@@ -146,7 +146,7 @@ def capture_loop(pool, rings, mine, settings, depths, scratch):
 
     settings: TIMEOUT_NS (a partial chunk is handed over after it), COALESCE_NS (sleep after a turn that
     found packets, so that the next one finds many; LONGER while handlers are behind), WAIT_FD (readable when a
-    queue has packets), BUSY (1 = never sleep).  depths: scratch int64 (C,); scratch: libc.scratch().
+    queue has packets).  depths: scratch int64 (C,); scratch: libc.scratch().
     """
     while True:
         phase = load(pool.control, PHASE)
@@ -164,7 +164,7 @@ def capture_loop(pool, rings, mine, settings, depths, scratch):
             flush_rest(pool, mine, depths)
             book_lost(pool, rings, mine)
             return
-        if settings[BUSY] or happened >= BATCH:  # more may be waiting
+        if happened >= BATCH:  # more may be waiting
             continue
         if happened:
             sleep_ns(settings[COALESCE_NS] * (LONGER if is_ahead(pool, mine) else 1), scratch)

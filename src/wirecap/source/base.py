@@ -41,7 +41,6 @@ class CaptureSettings:
 
     timeout_ns: int = 1_000_000
     coalesce_ns: int = 100_000
-    busy: bool = False
 
 
 class Source(Protocol):

@@ -7,7 +7,7 @@ import numpy as np
 from wirecap.kernels import libc
 from wirecap.kernels import pool as k
 from wirecap.kernels import rings as r
-from wirecap.kernels.capture import BUSY, COALESCE_NS, TIMEOUT_NS, WAIT_FD, capture_loop
+from wirecap.kernels.capture import COALESCE_NS, TIMEOUT_NS, WAIT_FD, capture_loop
 from wirecap.linux.xsk import Ring
 from wirecap.source.base import CaptureSettings
 
@@ -56,7 +56,7 @@ def run_capture(pool: k.Pool, rings: r.Rings, mine: list[int], wait_fd: int, set
     """A capture thread over rings."""
     words = np.zeros(8, np.int64)
     words[TIMEOUT_NS], words[COALESCE_NS] = settings.timeout_ns, settings.coalesce_ns
-    words[WAIT_FD], words[BUSY] = wait_fd, settings.busy
+    words[WAIT_FD] = wait_fd
     depths = np.zeros(pool.tallies.shape[0], np.int64)
     capture_loop(pool, rings, np.array(mine, np.int64), words, depths, libc.scratch())
 

@@ -15,7 +15,6 @@ from wirecap.traffic.packet_sender import PacketSender
 from wirecap.traffic.sender import Macs, Sender
 from wirecap.traffic.xdp_sender import XdpSender
 
-WAYS = ("auto", "xdp", "packet", "live")
 ETHERNET_BYTES, TAG_BYTES = 14, 4
 FAST_PPS = 300_000
 """Above this mean rate AF_XDP in copy mode has little left: live frames are taken where they can be.  So they are where

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 import sys
@@ -297,6 +298,26 @@ def test_what_cannot_be_opened(arguments, says):
     """What cannot be captured raises UsageError with the name of it."""
     with pytest.raises(wirecap.UsageError, match=says.replace("/", "/")):
         wirecap.open(*arguments)
+
+
+def test_a_folder_is_no_file_a_pipe_is(tmp_path, monkeypatch):
+    """A folder with the name of an interface does not hide that; a pipe is read, whatever its name is."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nosuch0").mkdir()
+    with pytest.raises(wirecap.UsageError, match="no interface 'nosuch0'"):
+        wirecap.open("nosuch0")
+    os.mkfifo("nosuch1")
+    feeding = threading.Thread(target=(tmp_path / "nosuch1").write_bytes, args=(pcap([counted(7)]),))
+    feeding.start()
+    with wirecap.open("nosuch1") as capture:
+        assert [bytes(packet) for chunk in capture for packet in chunk] == [counted(7)]
+    feeding.join()
+
+
+def test_options_without_effect_are_refused(path, tmp_path):
+    """A caller who takes every chunk itself makes no offload decision: a log of them would stay empty."""
+    with pytest.raises(wirecap.UsageError, match="no decision"):
+        wirecap.open(path, decisions_file=str(tmp_path / "log.npz"))
 
 
 @pytest.mark.parametrize("shape", [{"M": 0}, {"R": 1}, {"T": 0}, {"T": 101}, {"mode": "fast"}, {"cell": 3000}])

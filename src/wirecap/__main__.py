@@ -9,7 +9,7 @@ from types import FrameType
 
 
 def main() -> None:
-    # A script's background job ignores SIGINT, and goes on doing so.
+    # A script's background job ignores SIGINT until its run begins, which that ends in any case (run.Interrupts).
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupted)
     from wirecap.cli.main import run

@@ -59,6 +59,8 @@ class Capture:
     def __init__(self, config: CaptureConfig, source: Source | None = None) -> None:
         if config.handlers:
             raise UsageError("wirecap.open gives chunks and takes no handlers", "take wirecap.capture(source, handler)")
+        if config.decisions_file:
+            raise UsageError("wirecap.open hands no chunk to a buddy: there is no decision to keep", "leave it out")
         self._source = source or assemble.source_of(config)
         self._ending: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -157,11 +159,11 @@ def open(
 ) -> Capture:  # fmt: skip
     """Start to capture from an interface (``eth1``, ``eth1@0-3``), a list of them, or a capture file's path.
 
-    A text that names an existing file, or that has a slash or a dot in it, is a path.  mode, M (packets a
-    chunk), R (chunks a queue), T (percent of R), filter (tcpdump's language), count (packets), duration_s,
-    netns, take_over and cell (bytes) are as ``wirecap capture`` has them; ``options`` are further fields of
-    wirecap.config.CaptureConfig.  Raises wirecap.UsageError for what cannot be, wirecap.WirecapError for what
-    failed.
+    A text that names an existing file (or pipe), has a slash in it, or ends as capture files do (``.pcap``, ``.gz``)
+    is a path.  mode, M (packets a chunk), R (chunks a queue), T (percent of R), filter (tcpdump's language), count
+    (packets), duration_s, netns, take_over and cell (bytes) are as ``wirecap capture`` has them; ``options`` are
+    further fields of wirecap.config.CaptureConfig.  Raises wirecap.UsageError for what cannot be, wirecap.WirecapError
+    for what failed.
     """
     return Capture(
         _config(
@@ -215,7 +217,7 @@ def _spec(handler: Any) -> HandlerSpec:
 
 def _config(source: str | Sequence[str], pool: PoolConfig, duration_s: float | None, **options: Any) -> CaptureConfig:
     names = [source] if isinstance(source, str) else list(source)
-    is_file = len(names) == 1 and (Path(names[0]).exists() or "/" in names[0] or names[0].endswith(_SUFFIXES))
+    is_file = len(names) == 1 and _is_path(names[0])
     if not names:
         raise UsageError("nothing to capture from", "give an interface or a file")
     return CaptureConfig(
@@ -226,3 +228,8 @@ def _config(source: str | Sequence[str], pool: PoolConfig, duration_s: float | N
 
 
 _SUFFIXES = (".pcap", ".pcapng", ".cap", ".dmp", ".gz", ".zst")
+
+
+def _is_path(name: str) -> bool:
+    """A folder may have the name of an interface: only its path, with a slash, is one."""
+    return "/" in name or name.endswith(_SUFFIXES) or (Path(name).exists() and not Path(name).is_dir())

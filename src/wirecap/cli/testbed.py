@@ -15,7 +15,7 @@ def group() -> None:
     """Make, remove and show veth NICs with several queues, to capture on.
 
     Testbed X has, for each NIC k, the pair Xk (in network namespace X, to capture on) and Xkp (outside, to
-    send from).  Capture with 'wirecap capture --netns X -i X0', send with 'tcpreplay -i X0p'.
+    send from).  Capture with 'wirecap capture --netns X -i X0', send with 'wirecap replay -i X0p'.
     """
 
 

@@ -83,7 +83,7 @@ def _key(text: str) -> bytes:
                                         help="Files are read ahead in any case.")  # fmt: skip
 @refused("-T=", "--timer=", message=TIMER, hint="leave it out")
 @refused("-I=", "--intf2=", "-c=", "--cachefile=", message="a replay has one interface", hint="start one for each")
-@refused("-o", "--oneatatime", message="packets are not sent by hand", hint="take --pps 0.25")
+@refused("-o", "--oneatatime", message="packets are not sent by hand", hint="take --pps 1")
 @click.argument("files", nargs=-1, metavar="FILES...")
 def command(**given: Any) -> None:
     if not given["files"]:

@@ -121,13 +121,13 @@ def send(given: dict[str, Any], make: Callable[[Any], Opened]) -> None:
         jit.prepare([*plan.kernels(), *sender.kernels()], lambda name: bar.say(f"wirecap: compiling {name} (once)"))
         bar.say(opening)
         session = Session(plan, sender, given["duration_ns"])
-        try:
-            with Interrupts(threading.Event()) as interrupts:  # until here Ctrl-C ends the process: nothing was sent
+        with Interrupts(threading.Event()) as interrupts:  # until here Ctrl-C ends the process: nothing was sent
+            try:
                 outcome = netns.call(given["netns"], session.run, bar.show, interrupts.asked)
-        except WirecapError as error:
-            _close(bar, getattr(error, "outcome", None), given, mtu)
-            raise
-        _close(bar, outcome, given, mtu)
+            except WirecapError as error:
+                _close(bar, getattr(error, "outcome", None), given, mtu)
+                raise
+            _close(bar, outcome, given, mtu)
     finally:
         bar.close()
         plan.close()

@@ -86,8 +86,8 @@ def closing_lines(outcome: Outcome, mtu: int, burst: int = 1, verbose: bool = Fa
     """What was sent, how far that is from what was wanted, and what was not sent, by reason."""
     rates, achieved_pps = "", mean_pps(outcome, outcome.duration_s, burst)
     if achieved_pps:
+        bits = 8 * outcome.octets / outcome.attempted * achieved_pps
         sent_pps = achieved_pps * outcome.sent / outcome.attempted
-        bits = 8 * outcome.octets / max(1, outcome.sent) * sent_pps
         rates = f": {units.format_packet_rate(sent_pps)}, {units.format_bit_rate(bits)}"
     duration = units.format_duration_ns(round(outcome.duration_s * 1e9))
     lines = [f"{_packets(outcome.sent)} sent, {units.format_size(outcome.octets)} in {duration}{rates}"]

@@ -10,6 +10,7 @@ from pathlib import Path
 import capture_bytes as cb
 import pytest
 
+from wirecap.cli.main import run
 from wirecap.config import WriteConfig
 from wirecap.errors import UsageError
 from wirecap.files.rotation import NO_LIMIT, Action, Rotation, compression_of, format_of, queue_path
@@ -256,3 +257,18 @@ def test_names_of_queues() -> None:
     """A file for each queue is named after its interface and number."""
     assert queue_path("d.x/out.pcapng.gz", "eth1", 3) == "d.x/out_eth1_3.pcapng.gz"
     assert queue_path("out", "eth1", 0) == "out_eth1_0"
+
+
+def test_a_next_file_that_cannot_be_made(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The first file can be written, the second one's name is a folder's: a run that failed, status 1, one line, and
+    the first file is whole."""
+    packets = [cb.Packet(bytes(1000), 1000, number * 1000) for number in range(300)]
+    (tmp_path / "in.pcap").write_bytes(cb.pcap(packets))
+    (tmp_path / "out.pcap1").mkdir()
+    command = ["capture", "-r", str(tmp_path / "in.pcap"), "-w", str(tmp_path / "out.pcap"), "-C", "100k"]
+    assert run(command) == 1
+    assert "out.pcap1: Is a directory" in capfd.readouterr().err
+    written = (tmp_path / "out.pcap").read_bytes()
+    assert written == cb.pcap(packets)[: len(written)]
+    assert (len(written) - 24) % 1016 == 0
+    assert len(written) > 100_000

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wirecap.config import MAX_SNAPLEN, WriteConfig
-from wirecap.errors import UsageError
+from wirecap.errors import UsageError, WirecapError
 from wirecap.files import pcap, pcapng
 from wirecap.files.buffers import Buffers
 from wirecap.files.interface import Interface
@@ -228,7 +228,10 @@ class QueueWriter:
         if remove is not None:
             with contextlib.suppress(OSError):  # somebody moved it away: the packets that come matter more
                 Path(remove).unlink()
-        self._open()
+        try:
+            self._open()
+        except UsageError as error:  # the first file could be made: it is the run that fails
+            raise WirecapError(error.message, error.hint) from None
         self.merge.settings[m.PACKETS_LEFT] = self._rotation.full_packets
 
     def _close_ended(self, keep: int) -> None:

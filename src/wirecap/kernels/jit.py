@@ -64,7 +64,8 @@ def _compile_lazily(function: Callable[..., Any], **options: Any) -> Any:
     before = config.CACHE_DIR
     config.CACHE_DIR = str(CACHE_DIR)
     try:
-        return numba.njit(nogil=True, **options)(function)
+        # Kernels allocate nothing: without Numba's run-time no array is counted up and down at every call.
+        return numba.njit(nogil=True, _nrt=False, **options)(function)
     finally:
         config.CACHE_DIR = before
 

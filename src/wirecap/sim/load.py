@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from wirecap.config import HandlerSpec
 from wirecap.errors import UsageError
 from wirecap.kernels.sim_work import QUANTILES
-from wirecap.sim.workload import PS
+from wirecap.sim.workload import LATEST_PS, PS
 from wirecap.units import parse_packet_rate
 
 PAPER_X, PAPER_PPS = 300, 38_844
@@ -54,7 +54,7 @@ def filters(x: int) -> Load:
 
 def rate(rate_pps: float) -> Load:
     """A handler that takes the same time for each packet."""
-    if not 0 < rate_pps <= PS:
+    if not PS / LATEST_PS <= rate_pps <= PS:
         raise UsageError(f"a handler of {rate_pps:g} packets a second", "write it as pkt_handler:rate=38844")
     return Load(f"{rate_pps:,.0f} p/s", np.array([max(1, round(PS / rate_pps))], np.int64))
 
@@ -75,13 +75,14 @@ def lognormal(rate_pps: float, sigma: float) -> Load:
 def measured(path: str) -> Load:
     """Costs from a file: a number of nanoseconds a line, each as likely as it is frequent there."""
     try:
-        samples = np.loadtxt(path, dtype=float, ndmin=1)
+        lines = (line.partition("#")[0].strip() for line in Path(path).read_text().splitlines())
+        samples = np.array([float(line) for line in lines if line])
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}", "name a file with a cost in ns on each line") from None
     except ValueError as error:
         raise UsageError(f"{path}: {error}", "it has a cost in ns on each line") from None
-    if samples.ndim != 1 or not samples.size or not (samples > 0).all():
-        raise UsageError(f"{path}: costs are above 0, one on each line", "write them in nanoseconds")
+    if not samples.size or not ((samples > 0) & (samples <= LATEST_PS / 1000)).all():
+        raise UsageError(f"{path}: costs are above 0 and up to 26 days, one on each line", "write them in nanoseconds")
     middle = np.quantile(samples, (np.arange(QUANTILES) + 0.5) / QUANTILES)
     return _scaled(f"as measured in {Path(path).name}", middle, 1e9 / float(samples.mean()))
 
@@ -89,7 +90,10 @@ def measured(path: str) -> Load:
 def _scaled(name: str, shape: NDArray[np.float64], rate_pps: float) -> Load:
     if not 0 < rate_pps <= PS:
         raise UsageError(f"a handler of {rate_pps:g} packets a second", "write it as exponential:rate=38844")
-    return Load(name, np.maximum(1, np.round(shape / shape.mean() * PS / rate_pps)).astype(np.int64))
+    costs = np.maximum(1, np.round(shape / shape.mean() * (PS / rate_pps)))
+    if not costs.max() <= LATEST_PS:
+        raise UsageError(f"{name}: a packet would cost more than 26 days", "take a faster handler")
+    return Load(name, costs.astype(np.int64))
 
 
 FORMS = "pkt_handler:x=300, pkt_handler:rate=38844, exponential:rate=38844, lognormal:rate=38844,sigma=1, costs:file=F"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wirecap.errors import UsageError
 from wirecap.kernels.sim_arrivals import CURSOR_WORDS, NEVER, RUN, Arrivals
+from wirecap.traffic.border_router import Draws
 
 Words = NDArray[np.int64]
 
@@ -19,9 +19,11 @@ PS = 10**12
 LATEST_PS = NEVER // 4
 """Times up to here (26 days) leave room for what follows the last packet."""
 PACKETS_MOST = 1 << 40
+LISTED_MOST = 50_000_000
+"""Most runs that a workload lists, and most packets where each is one: 24 bytes and more each."""
 
-WIRE_OVERHEAD_BYTES = 24
-"""Preamble, frame check sequence and the gap to the next frame (IEEE 802.3): 8 + 4 + 12 bytes."""
+WIRE_OVERHEAD_BYTES = 20
+"""Preamble and the gap to the next frame (IEEE 802.3): 8 + 12 bytes."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,9 @@ class Runs:
         runs = cls(starts[kept], intervals[kept], counts[kept])
         ends = runs.start + (runs.count - 1).astype(float) * runs.interval
         if kept.any() and (runs.start[0] < 0 or runs.interval.min() < 0 or ends.max() > LATEST_PS):
-            raise UsageError("a workload's packets arrive between 0 and 26 days", "shorten it or raise its rate")
-        if (ends[:-1] > runs.start[1:]).any():
+            raise _too_long()
+        exact = runs.start + (runs.count - 1) * runs.interval
+        if (exact[:-1] > runs.start[1:]).any():
             raise UsageError("a workload's packets are not in order of time", "sort them by their time stamps")
         if float(runs.count.sum(dtype=float)) > PACKETS_MOST:
             raise UsageError("a workload has more than 10^12 packets on a queue", "take fewer packets")
@@ -98,7 +101,7 @@ class Workload:
 
 def wire_rate_pps(link_bps: float, frame_bytes: int) -> float:
     """Frames a second of so many bytes (with their check sequence) that fill a link: 14.88 M at 64 bytes, 10 Gbit/s."""
-    return link_bps / 8 / (frame_bytes + WIRE_OVERHEAD_BYTES - 4)
+    return link_bps / 8 / (frame_bytes + WIRE_OVERHEAD_BYTES)
 
 
 def interval_ps(rate_pps: float) -> int:
@@ -124,7 +127,7 @@ def burst(packets: int, rate_pps: float, shares: Sequence[float] = (1.0,)) -> Wo
             continue
         offset = round(number * PS / rate_pps)
         queues.append(Runs.of([offset], [interval_ps(rate_pps * shares[number] / total)], [count]))
-    return Workload(f"{packets:,} packets at {rate_pps:,.0f} p/s", tuple(queues))
+    return Workload(_named(f"{packets:,} packets at {rate_pps:,.0f} p/s", shares), tuple(queues))
 
 
 def split(packets: int, shares: Sequence[float]) -> list[int]:
@@ -140,50 +143,61 @@ def split(packets: int, shares: Sequence[float]) -> list[int]:
 
 def poisson(packets: int, rate_pps: float, shares: Sequence[float] = (1.0,), seed: int = 1) -> Workload:
     """Independent arrivals at a mean rate: each packet falls on a queue by chance, in proportion to ``shares``."""
-    generator = np.random.default_rng(seed)
-    times = np.cumsum(generator.exponential(PS / rate_pps, packets)).astype(np.int64)
-    where = generator.choice(len(shares), packets, p=np.array(shares) / sum(shares))
+    draws = Draws(seed)
+    gaps = np.round(-np.log1p(-draws.take(packets)) * (PS / rate_pps))
+    if gaps.sum() > LATEST_PS:
+        raise _too_long()
+    times = np.cumsum(gaps.astype(np.int64))
+    bounds = np.cumsum(shares)
+    where = np.searchsorted(bounds[:-1] / bounds[-1], draws.take(packets), side="right")
     queues = tuple(Runs.at(times[where == queue]) for queue in range(len(shares)))
-    return Workload(f"{packets:,} Poisson packets at {rate_pps:,.0f} p/s", queues)
+    return Workload(_named(f"{packets:,} Poisson packets at {rate_pps:,.0f} p/s, seed {seed}", shares), queues)
 
 
 def on_off(rate_pps: float, on_s: float, off_s: float, duration_s: float, shares: Sequence[float] = (1.0,)) -> Workload:
     """At ``rate_pps`` for ``on_s``, silent for ``off_s``, and again; the queues' phases are spread over a period."""
-    if not on_s > 0 or off_s < 0 or not duration_s > 0:
+    on, period, duration = (round(seconds * PS) for seconds in (on_s, on_s + off_s, duration_s))
+    if on < 1 or off_s < 0 or duration < 1:
         raise UsageError("an on-off workload is on for some time", "write it as onoff:rate=200k,on=10ms,off=90ms")
-    period = on_s + off_s
+    if duration > LATEST_PS:
+        raise _too_long()
+    if len(shares) * duration > period * LISTED_MOST:
+        raise UsageError(f"{duration // period:,} periods of on and off", f"at most {LISTED_MOST:,} on all queues")
     queues = []
     for number, share in enumerate(shares):
-        phase = period * number / len(shares)
-        starts = np.arange(phase, duration_s, period)
-        rate = rate_pps * share / sum(shares)
-        lasts = np.minimum(on_s, duration_s - starts)
-        count = np.round(lasts * rate) if rate > 0 else np.zeros_like(starts)
-        queues.append(Runs.of(np.round(starts * PS), interval_ps(rate) if rate > 0 else 0, count))
-    name = f"{rate_pps:,.0f} p/s for {on_s * 1e3:g} ms, then {off_s * 1e3:g} ms nothing"
-    return Workload(name, tuple(queues))
+        start = np.arange(period * number // len(shares), duration, period, dtype=np.int64)
+        lasts = np.minimum(on, duration - start)
+        queues.append(_paced(start, lasts, lasts * (rate_pps * share / sum(shares) / PS)))
+    name = f"{rate_pps:,.0f} p/s for {on_s * 1e3:g} ms, then {off_s * 1e3:g} ms nothing, {duration_s:g} s"
+    return Workload(_named(name, shares), tuple(queues))
 
 
 def slices(rates_pps: NDArray[np.float64], slice_s: float, name: str) -> Workload:
-    """Rates that change from slice to slice of time: shape (slices, queues), packets a second.
-
-    Within a slice packets are equally far apart; the fractions of packets are carried from slice to slice, so
-    that the totals are those of the rates.
-    """
+    """Rates that change from slice to slice of time: shape (slices, queues), packets a second."""
     edges = np.round(np.arange(len(rates_pps) + 1) * slice_s * PS).astype(np.int64)
-    queues = []
-    for column in rates_pps.T:
-        totals = np.floor(np.cumsum(column * slice_s) + 1e-9).astype(np.int64)
-        counts = np.diff(totals, prepend=0)
-        intervals = np.diff(edges) // np.maximum(counts, 1)
-        queues.append(Runs.of(edges[:-1], intervals, counts))
-    return Workload(name, tuple(queues))
+    return Workload(name, tuple(_paced(edges[:-1], np.diff(edges), column * slice_s) for column in rates_pps.T))
 
 
-def merge(first: Runs, second: Runs) -> Runs:
-    """Both arrivals on one queue, packet by packet in order of time."""
-    times = np.sort(np.concatenate([times_of(first), times_of(second)]))
-    return Runs.at(times)
+def _paced(start: Words, lasts: Words, packets: NDArray[np.float64]) -> Runs:
+    """So many packets from each start on, equally far apart while it lasts; fractions of packets are carried on."""
+    counts = carried(packets)
+    return Runs.of(start, lasts // np.maximum(counts, 1), counts)
+
+
+def carried(packets: NDArray[np.float64]) -> Words:
+    """Whole packets, with fractions carried on from each to the next, so that their sum is that of ``packets``."""
+    totals = np.floor(np.cumsum(packets) + 1e-9).astype(np.int64)
+    return np.diff(totals, prepend=0)
+
+
+def _named(name: str, shares: Sequence[float]) -> str:
+    """With the queues' shares, where they differ."""
+    listed = "/".join(f"{100 * share / sum(shares):.3g}" for share in shares)
+    return f"{name}, {listed} % on the queues" if len(set(shares)) > 1 else name
+
+
+def _too_long() -> UsageError:
+    return UsageError("a workload's packets arrive between 0 and 26 days", "shorten it or raise its rate")
 
 
 def times_of(runs: Runs) -> Words:
@@ -191,9 +205,3 @@ def times_of(runs: Runs) -> Words:
     places = np.cumsum(runs.count) - runs.count
     within = np.arange(runs.packets, dtype=np.int64) - np.repeat(places, runs.count)
     return np.repeat(runs.start, runs.count) + within * np.repeat(runs.interval, runs.count)
-
-
-def rate_between(runs: Runs, edges_ps: Words) -> Words:
-    """Packets that arrive in [edges[i], edges[i + 1])."""
-    times = times_of(runs)
-    return np.array([int(b - a) for a, b in pairwise(np.searchsorted(times, edges_ps))], np.int64)

@@ -10,8 +10,6 @@ from wirecap.errors import UsageError
 from wirecap.sim import border_router, workload
 from wirecap.sim.workload import Workload
 
-PACKETS_LISTED = 50_000_000
-"""Most packets of a workload that keeps each one's time: 8 bytes and more each."""
 SHARES_MOST = 4096
 
 Options = dict[str, str]
@@ -33,8 +31,8 @@ def _burst(options: Options, shares: Sequence[float]) -> Workload:
 
 def _poisson(options: Options, shares: Sequence[float]) -> Workload:
     packets = _packets(options)
-    if packets > PACKETS_LISTED:
-        raise UsageError(f"{packets:,} Poisson packets", f"at most {PACKETS_LISTED:,}: each one's time is kept")
+    if packets > workload.LISTED_MOST:
+        raise UsageError(f"{packets:,} Poisson packets", f"at most {workload.LISTED_MOST:,}: each one's time is kept")
     return workload.poisson(packets, _rate(options), shares, _seed(options))
 
 

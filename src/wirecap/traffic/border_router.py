@@ -40,7 +40,7 @@ def rates(queues: int) -> NDArray[np.float64]:
 
 def bucket_rates() -> NDArray[np.float64]:
     """Packets a second of each hash bucket in each slice: shape (SLICES, BUCKETS); the elephant is in bucket 0."""
-    draws = _Draws(SEED)
+    draws = Draws(SEED)
     found = np.zeros((SLICES, BUCKETS))
     found[:, 0] = ELEPHANT_PPS * (0.95 + 0.1 * draws.take(SLICES))
     weights = -np.log1p(-draws.take(BUCKETS - 1)) + 0.5  # some flows are larger than others
@@ -51,7 +51,7 @@ def bucket_rates() -> NDArray[np.float64]:
     return found
 
 
-class _Draws:
+class Draws:
     """Numbers in [0, 1); NumPy promises the bits of PCG64 for every version, not what its Generator makes of them."""
 
     def __init__(self, seed: int) -> None:

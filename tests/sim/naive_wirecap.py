@@ -6,6 +6,7 @@ import heapq
 from collections import deque
 
 SENT, DONE, CAPTURED, ARRIVAL, DUE = range(5)
+COUNTERS = ("delivered", "offloaded", "forwarded", "pool_exhausted", "capture_late", "busy_ps", "deepest")
 
 
 class Naive:
@@ -22,9 +23,9 @@ class Naive:
         self.overdue = [False for _ in queues]
         self.jobs, self.waiting, self.wire = [deque() for _ in queues], [deque() for _ in queues], deque()
         self.served = [None for _ in queues]
-        self.taken, self.chunk_number = [0 for _ in queues], [0 for _ in queues]
-        self.delivered, self.offloaded = [0 for _ in queues], [0 for _ in queues]
-        self.exhausted, self.late = [0 for _ in queues], [0 for _ in queues]
+        self.seen, self.chunk_number = [0 for _ in queues], [0 for _ in queues]
+        self.counts = [dict.fromkeys(COUNTERS, 0) for _ in queues]
+        self.ended = 0
         self.events = [(time, ARRIVAL, queue, 0) for queue in queues for time in times[queue]]
         heapq.heapify(self.events)
 
@@ -38,14 +39,13 @@ class Naive:
         heapq.heappush(self.events, (time, kind, queue, stamp))
 
     def arrive(self, now, queue, _):
+        number, self.seen[queue] = self.seen[queue], self.seen[queue] + 1
         if not self.attached[queue]:
-            lost = self.exhausted if self.free[queue] == 0 else self.late
-            lost[queue] += 1
+            self.counts[queue]["capture_late" if self.free[queue] else "pool_exhausted"] += 1
             return
         if not self.filling[queue]:
             self.later(now + self.timeout_ps, DUE, queue, self.chunk_number[queue])
-        self.filling[queue].append(self.taken[queue])
-        self.taken[queue] += 1
+        self.filling[queue].append(number)
         if len(self.filling[queue]) == self.M:
             self.detach(now, queue)
 
@@ -74,6 +74,7 @@ class Naive:
         self.waiting[taker].append(chunk)
         if self.served[taker] is None:
             self.take(now, taker)
+        self.counts[taker]["deepest"] = max(self.counts[taker]["deepest"], len(self.waiting[taker]))
 
     def attach(self, queue):
         if self.free[queue] and self.attached[queue] + len(self.jobs[queue]) < self.most:
@@ -88,15 +89,17 @@ class Naive:
         cost = sum(self.costs(home, number) for number in numbers)
         if home != queue:
             cost += cost * self.away // 100
+        self.counts[queue]["busy_ps"] += cost + self.chunk_ps
         self.later(now + cost + self.chunk_ps, DONE, queue)
         if not self.waiting[queue] and self.overdue[queue]:
             self.detach(now, queue)
 
     def done(self, now, queue, _):
         home, numbers = self.served[queue]
-        self.delivered[home] += len(numbers)
+        self.ended = now
+        self.counts[home]["delivered"] += len(numbers)
         if home != queue:
-            self.offloaded[home] += len(numbers)
+            self.counts[home]["offloaded"] += len(numbers)
         if self.transmit_ps:
             self.wire.append((home, len(numbers)))
             if len(self.wire) == 1:
@@ -106,7 +109,9 @@ class Naive:
         self.take(now, queue)
 
     def sent(self, now, _queue, _stamp):
-        home, _ = self.wire.popleft()
+        home, packets = self.wire.popleft()
+        self.counts[home]["forwarded"] += packets
+        self.ended = now
         if self.wire:
             self.later(now + self.wire[0][1] * self.transmit_ps, SENT, 0)
         self.recycle(home)
@@ -114,7 +119,3 @@ class Naive:
     def recycle(self, home):
         self.free[home] += 1
         self.attach(home)
-
-    def counts(self):
-        """(delivered, offloaded, exhausted, late) of each queue."""
-        return list(zip(self.delivered, self.offloaded, self.exhausted, self.late, strict=True))

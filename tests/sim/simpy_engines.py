@@ -6,11 +6,13 @@ goes on before anything else.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
+from functools import partial
 
 import simpy
 
 SENT, DONE, CAPTURED, ARRIVAL, DUE = (100 * kind for kind in range(1, 6))
+COPIED = CAPTURED
 
 
 class After(simpy.Event):
@@ -44,150 +46,203 @@ def source(env, times, rank, arrive):
         arrive()
 
 
-def dna(times, cost, slots):
-    """(delivered, lost) of one queue."""
-    env = simpy.Environment(0)
-    bell, ring, counts = Bell(env), deque(), [0, 0]
+class Engine:
+    """One NIC's queues: ``counts`` has each one's counters, ``ended`` when the last packet was handled or had left.
 
-    def arrive():
-        if len(ring) == slots:
-            counts[1] += 1
-            return
-        ring.append(None)
-        bell.ring()
+    A handled packet goes to the one wire where ``transmit_ps`` is not 0, and calls ``free`` when it has left.
+    """
 
-    def handler():
+    def __init__(self, times, costs, transmit_ps=0):
+        self.env = simpy.Environment(0)
+        self.costs, self.transmit_ps = costs, transmit_ps
+        self.counts, self.ended = [Counter() for _ in times], 0
+        self.wire, self.wire_bell = deque(), Bell(self.env)
+        self.env.process(self.transmit())
+        for queue, arrivals in enumerate(times):
+            self.start(queue)
+            self.env.process(source(self.env, arrivals, ARRIVAL + queue, partial(self.arrive, queue)))
+        self.env.run()
+
+    def after(self, delay, kind, queue=0):
+        return After(self.env, delay, kind + queue)
+
+    def transmit(self):
         while True:
-            while not ring:
-                yield bell.sleep()
-            yield After(env, cost(counts[0]), DONE)
-            ring.popleft()
-            counts[0] += 1
+            while not self.wire:
+                yield self.wire_bell.sleep()
+            packets, queue, free = self.wire[0]
+            yield self.after(packets * self.transmit_ps, SENT)
+            self.wire.popleft()
+            self.counts[queue]["forwarded"] += packets
+            self.ended = self.env.now
+            free()
 
-    env.process(handler())
-    env.process(source(env, times, ARRIVAL, arrive))
-    env.run()
-    return tuple(counts)
-
-
-def netmap(times, cost, slots, sync_ps):
-    """(delivered, lost) of one queue."""
-    env = simpy.Environment(0)
-    bell, counts, held, waiting = Bell(env), [0, 0], [0], [0]
-
-    def arrive():
-        if held[0] + waiting[0] == slots:
-            counts[1] += 1
+    def handled(self, queue, packets, free):
+        self.counts[queue]["delivered"] += packets
+        self.ended = self.env.now
+        if not self.transmit_ps:
+            free()
             return
-        waiting[0] += 1
-        bell.ring()
-
-    def handler():
-        while True:
-            while not waiting[0]:
-                yield bell.sleep()
-            held[0], waiting[0] = waiting[0], 0
-            yield After(env, sum(cost(counts[0] + i) for i in range(held[0])) + sync_ps, DONE)
-            counts[0] += held[0]
-            held[0] = 0
-
-    env.process(handler())
-    env.process(source(env, times, ARRIVAL, arrive))
-    env.run()
-    return tuple(counts)
+        self.wire.append((packets, queue, free))
+        self.wire_bell.ring()
 
 
-def pf_ring(times, cost, descriptors, slots, kernel_ps):
-    """(delivered, NIC ring full, slots full) of one queue."""
-    env = simpy.Environment(0)
-    nic, copies, counts = deque(), deque(), [0, 0, 0]
-    soft, application = Bell(env), Bell(env)
-    current = [None]
+class Dna(Engine):
+    """A packet lies in its slot until it is handled, or has left."""
 
-    def arrive():
-        if len(nic) == descriptors:
-            counts[1] += 1
+    def __init__(self, times, costs, slots, transmit_ps):
+        self.slots = slots
+        self.used, self.waiting = [0 for _ in times], [deque() for _ in times]
+        self.seen, self.bells = [0 for _ in times], {}
+        super().__init__(times, costs, transmit_ps)
+
+    def start(self, queue):
+        self.bells[queue] = Bell(self.env)
+        self.env.process(self.handler(queue))
+
+    def arrive(self, queue):
+        number, self.seen[queue] = self.seen[queue], self.seen[queue] + 1
+        if self.used[queue] == self.slots:
+            self.counts[queue]["ring_full"] += 1
             return
-        nic.append(None)
-        soft.ring()
-        if current[0] is not None and current[0].is_alive:
-            current[0].interrupt()
+        self.used[queue] += 1
+        self.waiting[queue].append(self.costs(queue, number))
+        self.bells[queue].ring()
 
-    def kernel():
+    def free(self, queue):
+        self.used[queue] -= 1
+
+    def handler(self, queue):
         while True:
-            while not nic:
-                application.ring()
-                yield soft.sleep()
-            yield After(env, kernel_ps, CAPTURED)
-            nic.popleft()
-            if len(copies) == slots:
-                counts[2] += 1
+            while not self.waiting[queue]:
+                yield self.bells[queue].sleep()
+            cost = self.waiting[queue].popleft()
+            yield self.after(cost, DONE, queue)
+            self.counts[queue]["busy_ps"] += cost
+            self.handled(queue, 1, partial(self.free, queue))
+
+
+class Netmap(Dna):
+    """All that waits is a batch; its slots are free after the next sync."""
+
+    def __init__(self, times, costs, slots, sync_ps):
+        self.sync_ps = sync_ps
+        super().__init__(times, costs, slots, 0)
+
+    def handler(self, queue):
+        while True:
+            while not self.waiting[queue]:
+                yield self.bells[queue].sleep()
+            batch = list(self.waiting[queue])
+            self.waiting[queue].clear()
+            yield self.after(sum(batch) + self.sync_ps, DONE, queue)
+            self.counts[queue]["busy_ps"] += sum(batch) + self.sync_ps
+            self.counts[queue]["delivered"] += len(batch)
+            self.ended = self.env.now
+            self.used[queue] -= len(batch)
+
+
+class PfRing(Engine):
+    """The kernel interrupts the handler for every packet that comes."""
+
+    def __init__(self, times, costs, descriptors, slots, kernel_ps, transmit_ps):
+        self.descriptors, self.slots, self.kernel_ps = descriptors, slots, kernel_ps
+        self.nic, self.copies = [deque() for _ in times], [deque() for _ in times]
+        self.used, self.seen = [0 for _ in times], [0 for _ in times]
+        self.current = [None for _ in times]
+        self.soft, self.application = {}, {}
+        super().__init__(times, costs, transmit_ps)
+
+    def start(self, queue):
+        self.soft[queue], self.application[queue] = Bell(self.env), Bell(self.env)
+        self.env.process(self.kernel(queue))
+        self.env.process(self.handler(queue))
+
+    def arrive(self, queue):
+        number, self.seen[queue] = self.seen[queue], self.seen[queue] + 1
+        if len(self.nic[queue]) == self.descriptors:
+            self.counts[queue]["nic_ring_full"] += 1
+            return
+        self.nic[queue].append(self.costs(queue, number))
+        self.soft[queue].ring()
+        if self.current[queue] is not None and self.current[queue].is_alive:
+            self.current[queue].interrupt()
+
+    def kernel(self, queue):
+        while True:
+            while not self.nic[queue]:
+                self.application[queue].ring()
+                yield self.soft[queue].sleep()
+            yield self.after(self.kernel_ps, COPIED, queue)
+            cost = self.nic[queue].popleft()
+            if self.used[queue] == self.slots:
+                self.counts[queue]["slots_full"] += 1
             else:
-                copies.append(cost(counts[0] + len(copies)))
+                self.used[queue] += 1
+                self.copies[queue].append(cost)
 
-    def stretch(left):
+    def stretch(self, queue, left):
         """Work until done, or until the kernel has something to do; how much is left."""
-        begin = env.now
+        begin = self.env.now
         try:
-            yield After(env, left, DONE)
+            yield self.after(left, DONE, queue)
         except simpy.Interrupt:
             pass
-        return left - (env.now - begin)
+        return left - (self.env.now - begin)
 
-    def handler():
+    def free(self, queue):
+        self.used[queue] -= 1
+
+    def handler(self, queue):
+        copies = self.copies[queue]
         while True:
-            while nic or not copies:
-                yield application.sleep()
-            current[0] = env.process(stretch(copies[0]))
-            copies[0] = yield current[0]
-            current[0] = None
+            while self.nic[queue] or not copies:
+                yield self.application[queue].sleep()
+            before = copies[0]
+            self.current[queue] = self.env.process(self.stretch(queue, before))
+            copies[0] = yield self.current[queue]
+            self.current[queue] = None
+            self.counts[queue]["busy_ps"] += before - copies[0]
             if copies[0] == 0:
                 copies.popleft()
-                counts[0] += 1
-
-    env.process(kernel())
-    env.process(handler())
-    env.process(source(env, times, ARRIVAL, arrive))
-    env.run()
-    return tuple(counts)
+                self.handled(queue, 1, partial(self.free, queue))
 
 
-class WireCap:
-    """All queues of a NIC; ``counts`` has (delivered, offloaded, dropped) of each."""
+class WireCap(Engine):
+    """Chunks of packets, capture threads, handlers that take each other's chunks."""
 
-    def __init__(self, times, costs, choose, *, M, R, most, capture_ps, timeout_ps):
-        self.env = env = simpy.Environment(0)
+    def __init__(self, times, costs, choose, *, M, R, most, capture_ps, timeout_ps, transmit_ps=0):
         self.M, self.most, self.capture_ps, self.timeout_ps = M, most, capture_ps, timeout_ps
-        self.costs, self.choose = costs, choose
+        self.choose = choose
         queues = range(len(times))
-        self.free = [R - most for _ in queues]
+        self.unused = [R - most for _ in queues]
         self.attached = [most for _ in queues]
         self.filling = [[] for _ in queues]
         self.overdue = [False for _ in queues]
         self.full, self.waiting = [deque() for _ in queues], [deque() for _ in queues]
-        self.taken = [0 for _ in queues]
-        self.counts = [[0, 0, 0] for _ in queues]
-        self.capture_bell, self.handler_bell = [Bell(env) for _ in queues], [Bell(env) for _ in queues]
-        for queue in queues:
-            env.process(self.capture(queue))
-            env.process(self.handler(queue))
-            env.process(source(env, times[queue], ARRIVAL + queue, lambda queue=queue: self.arrive(queue)))
-        env.run()
+        self.seen = [0 for _ in queues]
+        self.capture_bell, self.handler_bell = {}, {}
+        super().__init__(times, costs, transmit_ps)
+
+    def start(self, queue):
+        self.capture_bell[queue], self.handler_bell[queue] = Bell(self.env), Bell(self.env)
+        self.env.process(self.capture(queue))
+        self.env.process(self.handler(queue))
 
     def arrive(self, queue):
+        number, self.seen[queue] = self.seen[queue], self.seen[queue] + 1
         if not self.attached[queue]:
-            self.counts[queue][2] += 1
+            self.counts[queue]["capture_late" if self.unused[queue] else "pool_exhausted"] += 1
             return
         chunk = self.filling[queue]
-        chunk.append(self.taken[queue])
-        self.taken[queue] += 1
+        chunk.append(number)
         if len(chunk) == 1:
             self.env.process(self.grow_old(queue, chunk))
         if len(chunk) == self.M:
             self.hand_in(queue)
 
     def grow_old(self, queue, chunk):
-        yield After(self.env, self.timeout_ps, DUE + queue)
+        yield self.after(self.timeout_ps, DUE, queue)
         if self.filling[queue] is chunk:
             self.overdue[queue] = True
             self.look(queue)
@@ -206,7 +261,7 @@ class WireCap:
         while True:
             while not self.full[queue]:
                 yield self.capture_bell[queue].sleep()
-            yield After(self.env, self.capture_ps, CAPTURED + queue)
+            yield self.after(self.capture_ps, CAPTURED, queue)
             chunk = self.full[queue].popleft()
             self.attach(queue)
             taker = self.choose(queue, [len(waiting) for waiting in self.waiting])
@@ -214,9 +269,13 @@ class WireCap:
             self.handler_bell[taker].ring()
 
     def attach(self, queue):
-        if self.free[queue] and self.attached[queue] + len(self.full[queue]) < self.most:
-            self.free[queue] -= 1
+        if self.unused[queue] and self.attached[queue] + len(self.full[queue]) < self.most:
+            self.unused[queue] -= 1
             self.attached[queue] += 1
+
+    def recycle(self, home):
+        self.unused[home] += 1
+        self.attach(home)
 
     def handler(self, queue):
         while True:
@@ -224,8 +283,8 @@ class WireCap:
                 yield self.handler_bell[queue].sleep()
             home, chunk = self.waiting[queue].popleft()
             self.look(queue)
-            yield After(self.env, sum(self.costs(home, number) for number in chunk), DONE + queue)
-            self.counts[home][0] += len(chunk)
-            self.counts[home][1] += len(chunk) if home != queue else 0
-            self.free[home] += 1
-            self.attach(home)
+            cost = sum(self.costs(home, number) for number in chunk)
+            yield self.after(cost, DONE, queue)
+            self.counts[queue]["busy_ps"] += cost
+            self.counts[home]["offloaded"] += len(chunk) if home != queue else 0
+            self.handled(home, len(chunk), partial(self.recycle, home))

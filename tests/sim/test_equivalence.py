@@ -11,6 +11,7 @@ from small import cost_of, loads, times, workloads
 
 from wirecap.kernels import policy
 from wirecap.sim.engines import WireCap
+from wirecap.sim.workload import PS
 
 choose = getattr(policy.choose, "py_func", policy.choose)
 pytestmark = pytest.mark.kernel
@@ -54,11 +55,12 @@ def naive(engine: WireCap, workload, load, seed, transmit_ps) -> Naive:
 def test_chunks_and_packets_agree(engine, workload, load, seed, transmit_ps):
     """Whatever the pool, the traffic and the costs, with coincidences: every counter of every queue is the same."""
     result = engine.simulate(workload, load, seed=seed, transmit_ps=transmit_ps)
-    counted = [
-        (queue.delivered, queue.offloaded, queue.drops["pool_exhausted"], queue.drops["capture_late"])
-        for queue in result.queues
-    ]
-    assert counted == naive(engine, workload, load, seed, transmit_ps).counts()
+    expected = naive(engine, workload, load, seed, transmit_ps)
+    for queue, counted in zip(result.queues, expected.counts, strict=True):
+        busy_ps = counted.pop("busy_ps")
+        assert {name: getattr(queue, name, queue.drops.get(name)) for name in counted} == counted
+        assert queue.busy_s == busy_ps / PS
+    assert result.duration_s == expected.ended / PS
 
 
 def test_random_situations_reach_every_branch():

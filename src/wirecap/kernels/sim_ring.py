@@ -1,85 +1,207 @@
-"""Engines whose buffer is the NIC's ring, in virtual time, packet by packet: DNA and NETMAP (Type II).
+"""Engines whose buffer is a ring, in virtual time, packet by packet: DNA and NETMAP (Type II), PF_RING (Type I).
 
-Both have one handler per queue and lose a packet that finds no free slot.  They differ in when a slot
-is free again: with DNA as soon as its packet is handled, with NETMAP when the next sync call gives back
-all slots of the batch that was handled since the last one; and NETMAP keeps one slot always empty.
+    SENT: a forwarded packet has left          DONE: a handler is through with what it took
+    COPIED: the kernel is through with a packet, where it copies          ARRIVED: a packet comes
+
+Events at one instant go in this order, lower queues first.  A packet that finds every place taken is lost; a place
+is free again when its packet is handled or, where packets are forwarded, has left on the wire that all queues
+share.  Where the kernel copies, a packet waits for it in one of the NIC's descriptors, and a queue's handler works
+only while none does: both run on its core.
 """
 
 from __future__ import annotations
 
-from wirecap.kernels.jit import i64, kernel, words
-from wirecap.kernels.sim_arrivals import ARRIVALS
+from typing import Any, NamedTuple
+
+from numba import types
+
+from wirecap.kernels.jit import i64, inline, inline_always, kernel, table, words
+from wirecap.kernels.sim_arrivals import ARRIVALS, NEVER, skip, skip_before, time_of
 from wirecap.kernels.sim_work import work
 
-TAKEN, DELIVERED, LOST, BUSY_PS, ENDED_PS = range(5)  # words of the counters
-COUNTER_WORDS = 8
+# words of the settings: places of a queue; most packets that a handler takes at once, and what that costs it beyond
+# the packets' own costs; the NIC's descriptors, 0 where nothing is copied, and what a copy takes
+PLACES, BATCH_MOST, SYNC_PS, DESCRIPTORS, KERNEL_PS, TRANSMIT_PS, SEED, FIRST_QUEUE = range(8)
+SETTING_WORDS = 8
+
+# words of a queue: places taken, packets that wait in them and the first of them; what its handler took, and how long
+# it still takes after the kernel's work; packets to copy and the first of them; how many came; then its counters
+KEPT, WAITING, OLDEST, TAKEN, LEFT_PS, COPYING, NEXT_COPY, SEEN = range(8)
+DELIVERED, FORWARDED, FULL, NIC_FULL, BUSY_PS, ENDED_PS = range(8, 14)
+QUEUE_WORDS = 16
+
+WIRE_FIRST, WIRE_LENGTH = 0, 1  # words of the wire's state
+
+SENT, DONE, COPIED, ARRIVED, KINDS = range(5)
 
 
-@kernel(i64(ARRIVALS, i64, words, i64, words, words))
-def dna(arrivals, queue, costs, seed, leaves, counters):
-    """All packets of one queue; how many there were.
+class Rings(NamedTuple):
+    """Everything a simulation changes; Q queues."""
 
-    leaves: int64 (D,) zeros: when the packet that last lay in each slot was handled, in ps; its size is the
-    ring's.  A slot whose packet is handled at the instant of an arrival is free for it.
-    """
-    total, taken, slots = 0, 0, leaves.size
-    free_at = 0  # when the handler is through with what it has
-    slot = 0
-    for run in range(arrivals.first[queue], arrivals.first[queue + 1]):
-        start, interval = arrivals.start[run], arrivals.interval[run]
-        for i in range(arrivals.size[run]):
-            now = start + i * interval
-            if leaves[slot] <= now:
-                cost = work(costs, seed, queue, taken, 1)
-                free_at = max(free_at, now) + cost
-                leaves[slot] = free_at
-                slot = slot + 1 if slot + 1 < slots else 0
-                taken += 1
-                counters[BUSY_PS] += cost
-        total += arrivals.size[run]
-    counters[TAKEN] = counters[DELIVERED] = taken
-    counters[LOST] = total - taken
-    counters[ENDED_PS] = free_at
-    return total
+    arrivals: Any
+    settings: Any  # int64 (SETTING_WORDS,)
+    costs: Any  # int64: sim_work.work
+    queues: Any  # int64 (Q, QUEUE_WORDS)
+    places: Any  # int64 (Q, n): what the packets cost that wait in each place
+    copying: Any  # int64 (Q, n): and those that wait for the kernel
+    wire: Any  # int64 (n,): the queues of the packets that wait for the wire
+    wire_state: Any  # int64 (2,)
+    at: Any  # int64 (KINDS, Q): when each event is next, in ps; SENT has one, for all queues
 
 
-@kernel(i64(ARRIVALS, i64, words, i64, i64, i64, words))
-def netmap(arrivals, queue, costs, seed, slots, sync_ps, counters):
-    """All packets of one queue; how many there were.
+RINGS = types.NamedTuple((ARRIVALS, words, words, table, table, table, words, words, table), Rings)
 
-    slots: the ring's size less one.  A sync call takes ``sync_ps``, at the end of which the handled batch's
-    slots are free and everything that lies in the ring is the next batch; a handler that finds nothing sleeps
-    until a packet comes.  A sync that ends at the instant of an arrival comes before it.
-    """
-    total, taken = 0, 0
-    batch, waiting = 0, 0  # packets that are being handled, and that came since the last sync
-    sync_at = 0  # when the next sync ends, if a batch is being handled
-    for run in range(arrivals.first[queue], arrivals.first[queue + 1]):
-        start, interval = arrivals.start[run], arrivals.interval[run]
-        for i in range(arrivals.size[run]):
-            now = start + i * interval
-            while batch and sync_at <= now:
-                counters[DELIVERED] += batch
-                counters[ENDED_PS] = sync_at
-                batch, waiting = waiting, 0
-                if batch:
-                    cost = work(costs, seed, queue, taken - batch, batch) + sync_ps
-                    counters[BUSY_PS] += cost
-                    sync_at += cost
-            if batch + waiting == slots:
-                continue
-            taken += 1
-            if batch:
-                waiting += 1
-            else:  # wakes the handler
-                batch = 1
-                cost = work(costs, seed, queue, taken - 1, 1) + sync_ps
-                counters[BUSY_PS] += cost
-                sync_at = now + cost
-        total += arrivals.size[run]
-    if batch:
-        counters[ENDED_PS] = sync_at
-    if waiting:
-        counters[ENDED_PS] += work(costs, seed, queue, taken - waiting, waiting) + sync_ps
-    counters[TAKEN], counters[DELIVERED], counters[LOST] = taken, taken, total - taken
-    return total
+
+@kernel(i64(RINGS, i64))
+def run(rings, limit):
+    """Run until nothing is left to happen, or for ``limit`` events; how many there were."""
+    queues = rings.queues.shape[0]
+    for events in range(limit):
+        kind, q, now = SENT, 0, rings.at[SENT, 0]
+        for other in range(DONE, KINDS):
+            for i in range(queues):
+                if rings.at[other, i] < now:
+                    kind, q, now = other, i, rings.at[other, i]
+        if now == NEVER:
+            return events
+        if kind == ARRIVED:
+            arrived(rings, q, now)
+        elif kind == DONE:
+            done(rings, q, now)
+        elif kind == COPIED:
+            copied(rings, q, now)
+        else:
+            sent(rings, now)
+    return limit
+
+
+@kernel(types.void(RINGS))
+def begin(rings):
+    """Foresee every queue's first packet; once, before ``run``."""
+    for q in range(rings.queues.shape[0]):
+        rings.at[ARRIVED, q] = time_of(rings.arrivals, q, 1, NEVER)
+
+
+@inline
+def turned(place, size):
+    """A place of a ring of ``size``, counted on beyond its end."""
+    return place if place < size else place - size
+
+
+@inline_always
+def arrived(rings, q, now):
+    """A packet comes, or finds no place; then it is lost with all that come before one can be free."""
+    queues, settings, at = rings.queues, rings.settings, rings.at
+    descriptors = settings[DESCRIPTORS]
+    if descriptors and queues[q, COPYING] == descriptors:
+        lost = skip_before(rings.arrivals, q, at[COPIED, q])
+        queues[q, NIC_FULL] += lost
+        queues[q, SEEN] += lost
+    elif not descriptors and queues[q, KEPT] == settings[PLACES]:
+        lost = skip_before(rings.arrivals, q, min(at[SENT, 0], at[DONE, q]))
+        queues[q, FULL] += lost
+        queues[q, SEEN] += lost
+    else:
+        cost = work(rings.costs, settings[SEED], settings[FIRST_QUEUE] + q, queues[q, SEEN], 1)
+        queues[q, SEEN] += 1
+        skip(rings.arrivals, q, 1)
+        if descriptors:
+            begin_copy(rings, q, now, cost)
+        else:
+            keep(rings, q, cost)
+            if queues[q, TAKEN] == 0:
+                take(rings, q, now)
+    at[ARRIVED, q] = time_of(rings.arrivals, q, 1, NEVER)
+
+
+@inline_always
+def begin_copy(rings, q, now, cost):
+    """A packet waits for the kernel, which comes before the handler."""
+    queues, at, size = rings.queues, rings.at, rings.copying.shape[1]
+    rings.copying[q, turned(queues[q, NEXT_COPY] + queues[q, COPYING], size)] = cost
+    queues[q, COPYING] += 1
+    if queues[q, COPYING] == 1:
+        at[COPIED, q] = now + rings.settings[KERNEL_PS]
+        if queues[q, TAKEN]:
+            queues[q, LEFT_PS] = at[DONE, q] - now
+            at[DONE, q] = NEVER
+
+
+@inline_always
+def copied(rings, q, now):
+    """A copy finds a place, or none; after the last one the handler goes on."""
+    queues, at = rings.queues, rings.at
+    cost = rings.copying[q, queues[q, NEXT_COPY]]
+    queues[q, NEXT_COPY] = turned(queues[q, NEXT_COPY] + 1, rings.copying.shape[1])
+    queues[q, COPYING] -= 1
+    if queues[q, KEPT] == rings.settings[PLACES]:
+        queues[q, FULL] += 1
+    else:
+        keep(rings, q, cost)
+    if queues[q, COPYING]:
+        at[COPIED, q] = now + rings.settings[KERNEL_PS]
+        return
+    at[COPIED, q] = NEVER
+    if queues[q, TAKEN]:
+        at[DONE, q] = now + queues[q, LEFT_PS]
+    else:
+        take(rings, q, now)
+
+
+@inline
+def keep(rings, q, cost):
+    """A packet takes a place."""
+    queues = rings.queues
+    rings.places[q, turned(queues[q, OLDEST] + queues[q, WAITING], rings.places.shape[1])] = cost
+    queues[q, WAITING] += 1
+    queues[q, KEPT] += 1
+
+
+@inline
+def take(rings, q, now):
+    """An idle handler takes what waits, if anything does."""
+    queues, settings = rings.queues, rings.settings
+    count = min(queues[q, WAITING], settings[BATCH_MOST])
+    queues[q, TAKEN] = count
+    if count == 0:
+        rings.at[DONE, q] = NEVER
+        return
+    cost, oldest, size = settings[SYNC_PS], queues[q, OLDEST], rings.places.shape[1]
+    for _ in range(count):
+        cost += rings.places[q, oldest]
+        oldest = turned(oldest + 1, size)
+    queues[q, OLDEST] = oldest
+    queues[q, WAITING] -= count
+    queues[q, BUSY_PS] += cost
+    rings.at[DONE, q] = now + cost
+
+
+@inline_always
+def done(rings, q, now):
+    """What the handler took is handled: its places are free, or it waits for the wire."""
+    queues, state = rings.queues, rings.wire_state
+    count = queues[q, TAKEN]
+    queues[q, DELIVERED] += count
+    queues[q, ENDED_PS] = now
+    if rings.settings[TRANSMIT_PS] == 0:
+        queues[q, KEPT] -= count
+    else:
+        for _ in range(count):
+            rings.wire[turned(state[WIRE_FIRST] + state[WIRE_LENGTH], rings.wire.size)] = q
+            state[WIRE_LENGTH] += 1
+        if rings.at[SENT, 0] == NEVER:
+            rings.at[SENT, 0] = now + rings.settings[TRANSMIT_PS]
+    take(rings, q, now)
+
+
+@inline_always
+def sent(rings, now):
+    """The first packet on the wire has left; the next one begins."""
+    queues, state = rings.queues, rings.wire_state
+    q = rings.wire[state[WIRE_FIRST]]
+    state[WIRE_FIRST] = turned(state[WIRE_FIRST] + 1, rings.wire.size)
+    state[WIRE_LENGTH] -= 1
+    queues[q, KEPT] -= 1
+    queues[q, FORWARDED] += 1
+    queues[q, ENDED_PS] = now
+    rings.at[SENT, 0] = now + rings.settings[TRANSMIT_PS] if state[WIRE_LENGTH] else NEVER

@@ -30,9 +30,9 @@ SETTING_WORDS = 12
 
 # words of a queue: its pool, its capture thread, its handler; then its counters
 FREE, ATTACHED, PENDING, OVERDUE, SPARE, JOBS, JOBS_LAST, WAITING, WAITING_LAST, SERVED = range(10)
-TAKEN, DELIVERED, OFFLOADED, FORWARDED, EXHAUSTED, LATE, CHUNKS, PARTIAL, DEEPEST, OFFLOADED_CHUNKS = range(10, 20)
-BUSY_PS, ENDED_PS, BUDDIES = 20, 21, 22
-QUEUE_WORDS = 24
+BUDDIES, SEEN = 10, 11  # members of its group; packets that came until now, the lost ones too
+DELIVERED, OFFLOADED, FORWARDED, EXHAUSTED, LATE, DEEPEST, BUSY_PS, ENDED_PS = range(12, 20)
+QUEUE_WORDS = 20
 
 # words of a chunk: its list's next chunk, whose it is, its first packet's number, how many it has
 LINK, HOME, FIRST, COUNT = range(4)
@@ -137,14 +137,11 @@ def detach(world, q, now, count):
     queues, settings = world.queues, world.settings
     chunk = queues[q, SPARE]
     queues[q, SPARE] = world.chunks[chunk, LINK]
-    world.chunks[chunk, FIRST], world.chunks[chunk, COUNT] = queues[q, TAKEN], count
-    queues[q, TAKEN] += count
+    world.chunks[chunk, FIRST], world.chunks[chunk, COUNT] = queues[q, SEEN], count
+    queues[q, SEEN] += count
     queues[q, OVERDUE] = 0
     queues[q, ATTACHED] -= 1
     queues[q, PENDING] += 1
-    queues[q, CHUNKS] += 1
-    if count < settings[M]:
-        queues[q, PARTIAL] += 1
     if append(world, queues, q, JOBS, chunk):
         world.at[CAPTURED * world.queues.shape[0] + q] = now + settings[CAPTURE_PS]
     begin_chunk(world, q)
@@ -160,8 +157,6 @@ def captured(world, q, now):
     consumer = q
     if settings[ADVANCED]:
         consumer = choose(q, world.depths, world.members[q], queues[q, BUDDIES], settings[R], settings[T])
-    if consumer != q:
-        queues[q, OFFLOADED_CHUNKS] += 1
     attach(world, q, now)
     at = CAPTURED * world.queues.shape[0] + q
     world.at[at] = now + settings[CAPTURE_PS] if queues[q, JOBS] != NONE else NEVER
@@ -180,7 +175,9 @@ def attach(world, q, now):
         return
     starved = queues[q, ATTACHED] == 0
     if starved:
-        queues[q, LATE] += skip_before(world.arrivals, q, now)
+        lost = skip_before(world.arrivals, q, now)
+        queues[q, LATE] += lost
+        queues[q, SEEN] += lost
     queues[q, FREE] -= 1
     queues[q, ATTACHED] += 1
     if starved:
@@ -201,7 +198,7 @@ def take_next(world, c, now):
     home = world.chunks[chunk, HOME]
     cost = work(world.costs, settings[SEED], home, world.chunks[chunk, FIRST], world.chunks[chunk, COUNT])
     if home != c:
-        cost += cost * settings[AWAY_PERCENT] // 100
+        cost += cost // 100 * settings[AWAY_PERCENT] + cost % 100 * settings[AWAY_PERCENT] // 100  # within 63 bits
     cost += settings[CHUNK_PS]
     queues[c, BUSY_PS] += cost
     world.at[at] = now + cost
@@ -221,7 +218,6 @@ def done(world, c, now):
     if world.settings[TRANSMIT_PS] == 0:
         recycle(world, chunk, now)
     else:
-        world.queues[home, FORWARDED] += count
         if append(world, world.transmit, 0, 0, chunk):
             world.at[SENT] = now + count * world.settings[TRANSMIT_PS]
     take_next(world, c, now)
@@ -231,6 +227,9 @@ def done(world, c, now):
 def sent(world, now):
     """The first chunk on the wire has left; the next one begins."""
     chunk = world.transmit[0, 0]
+    home = world.chunks[chunk, HOME]
+    world.queues[home, FORWARDED] += world.chunks[chunk, COUNT]
+    world.queues[home, ENDED_PS] = now
     following = world.chunks[chunk, LINK]
     world.transmit[0, 0] = following
     world.at[SENT] = NEVER
@@ -244,7 +243,9 @@ def recycle(world, chunk, now):
     """A chunk is free again, in its home pool; a ring that is short gets it at once."""
     home, queues = world.chunks[chunk, HOME], world.queues
     if queues[home, ATTACHED] == 0 and queues[home, FREE] == 0:
-        queues[home, EXHAUSTED] += skip_before(world.arrivals, home, now)
+        lost = skip_before(world.arrivals, home, now)
+        queues[home, EXHAUSTED] += lost
+        queues[home, SEEN] += lost
     world.chunks[chunk, LINK] = queues[home, SPARE]
     queues[home, SPARE] = chunk
     queues[home, FREE] += 1

@@ -1,7 +1,7 @@
 """What a packet costs its handler: a constant, or drawn from a distribution by the packet's number alone.
 
-A draw depends on (seed, queue, packet's number on that queue) and on nothing else, so that every simulated
-engine meets the same work, and a run can be repeated.
+A draw depends on (seed, queue, packet's number among all that arrive on that queue) and on nothing else, so that
+every simulated engine meets the same work whatever it loses, and a run can be repeated.
 """
 
 from __future__ import annotations

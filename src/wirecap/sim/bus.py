@@ -1,12 +1,12 @@
-"""Two NICs on one bus: what figure 14 saturates.
+"""NICs on one bus: what figure 14 saturates.
 
 The bus moves so many packets a second; a packet takes one place with DNA and 1 + e with WireCAP.  While more
-comes than fits, each queue loses the same share of its packets, before the engine sees them.
+comes than fits, each queue loses the same share of its packets, before the engine sees them; what passes keeps its
+times, or is spread over those of its run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 
 from wirecap.config import PoolConfig
 from wirecap.errors import UsageError
-from wirecap.sim.engines import Engine, WireCap
+from wirecap.kernels import jit
+from wirecap.kernels import sim_bus as k
+from wirecap.sim.engines import Engine
+from wirecap.sim.engines.base import SLICE
 from wirecap.sim.load import Load
 from wirecap.sim.result import QueueResult, Result
-from wirecap.sim.workload import PS, Runs, Words, Workload
+from wirecap.sim.workload import PS, Runs, Words, Workload, carried
 
 BUDGET_PPS = 23.8e6
 """Packets a second that the bus moves for DNA.  Fitted: the highest value of figure 14 is 24-29 %, and nothing is
@@ -29,8 +32,12 @@ RESIDENT_BYTES = 2 << 30
 PER_GIB = 0.077
 """Cost added by each GiB of pools beyond RESIDENT_BYTES (TLB misses).  Fitted: (256,500) is poor at 5 and 6 queues
 per NIC, which is 2.4 and 2.9 GiB, and not before [text]."""
-SLICE_S = 0.001
+HELD_PS = 10_000_000
+HELD = 64
+"""What waits for the bus: what it moves in 10 us, and 64 packets at the least.  Figure 14's traffic is steady, so that
+the values do not matter there [derived]."""
 NICS_MOST = 16
+KERNELS = (k.run,)
 
 
 @dataclass(frozen=True)
@@ -46,10 +53,8 @@ class Bus:
             raise UsageError(f"a bus of {self.budget_pps:g} packets a second", "the fitted one moves 23.8Mpps")
 
     def cost(self, engine: Engine, queues_per_nic: int, nics: int) -> float:
-        """What a packet of the engine takes: 1, or WireCAP's 1 + e."""
-        if not isinstance(engine, WireCap):
-            return 1.0
-        return 1 + self.extra(PoolConfig(engine.M, engine.R), queues_per_nic, nics)
+        """What a packet of the engine takes: 1, or with a pool 1 + e."""
+        return 1.0 if engine.pool is None else 1 + self.extra(engine.pool, queues_per_nic, nics)
 
     def extra(self, pool: PoolConfig, queues_per_nic: int, nics: int = 2) -> float:
         """WireCAP's e: cost of a packet beyond DNA's, as a share of it."""
@@ -67,51 +72,54 @@ def simulate(
     if not 2 <= nics <= NICS_MOST:
         raise UsageError(f"{nics} NICs on a bus", f"there are 2 to {NICS_MOST}")
     cost = bus.cost(engine, len(workload.queues), nics)
-    left, lost = share([workload] * nics, bus.budget_pps, cost)
-    results = [
-        engine.simulate(nic, load, seed=seed + number, transmit_ps=transmit_ps) for number, nic in enumerate(left)
-    ]
+    left = passing(workload, max(1, round(PS * cost * nics / bus.budget_pps)))
+    results = [engine.simulate(left, load, seed=seed + number, transmit_ps=transmit_ps) for number in range(nics)]
+    lost = [before.packets - after.packets for before, after in zip(workload.queues, left.queues, strict=True)]
     queues: list[QueueResult] = []
-    for result, missing in zip(results, lost, strict=True):
-        for queue, count in zip(result.queues, missing, strict=True):
+    for result in results:
+        for queue, count in zip(result.queues, lost, strict=True):
             drops = {"bus_saturated": count, **queue.drops}
             queues.append(replace(queue, received=queue.received + count, drops=drops))
     settings = {**results[0].settings, "nics": nics, "bus_pps": bus.budget_pps, "bus_cost": cost}
     return Result(engine.name, engine.label, settings, queues, max(result.duration_s for result in results), nics)
 
 
-def share(nics: Sequence[Workload], budget_pps: float, cost: float) -> tuple[list[Workload], list[list[int]]]:
-    """What is left of each NIC's packets behind the bus, and how many each of its queues lost.
-
-    Reckoned in slices of SLICE_S, equally spaced within each; fractions of packets are carried on.
-    """
-    last = max(nic.duration_s for nic in nics)
-    edges = np.arange(0, int(last / SLICE_S) + 2, dtype=np.int64) * round(SLICE_S * PS)
-    counts = [[np.diff(before(queue, edges)) for queue in nic.queues] for nic in nics]
-    demand = np.sum([np.sum(queues, axis=0) for queues in counts], axis=0) * cost
-    kept_share = np.minimum(1.0, budget_pps * SLICE_S / np.maximum(demand, 1e-9))
-    left, lost = [], []
-    for nic, queues in zip(nics, counts, strict=True):
-        kept = [np.diff(np.floor(np.cumsum(count * kept_share) + 1e-6), prepend=0) for count in queues]
-        runs = [_spread(edges, each.astype(np.int64)) for each in kept]
-        left.append(Workload(nic.name, tuple(runs)))
-        lost.append([int(count.sum()) - queue.packets for count, queue in zip(queues, runs, strict=True)])
-    return left, lost
+def passing(workload: Workload, place_ps: int) -> Workload:
+    """What is left of the packets behind a bus that takes ``place_ps`` for each."""
+    jit.prepare(KERNELS)
+    arrivals, state = workload.arrivals(), np.zeros(k.STATE_WORDS, np.int64)
+    size = k.STEPS_OF_A_RUN * arrivals.start.size + k.STEPS_MORE
+    edges, shares = np.empty(size, np.int64), np.empty(size)
+    edges[0], shares[0], state[k.STEPS] = 0, 1.0, 1
+    while k.run(arrivals, state, place_ps, max(HELD_PS, HELD * place_ps), edges, shares, SLICE) == SLICE:
+        pass
+    steps = int(state[k.STEPS])
+    return Workload(workload.name, tuple(_thinned(queue, edges[:steps], shares[:steps]) for queue in workload.queues))
 
 
-def _spread(edges: Words, counts: Words) -> Runs:
-    return Runs.of(edges[:-1], np.diff(edges) // np.maximum(counts, 1), counts)
+def _thinned(runs: Runs, edges: Words, shares: NDArray[np.float64]) -> Runs:
+    """From edges[i] on shares[i] of the packets: runs are cut there; fractions of packets are carried on."""
+    if not runs.count.size:
+        return runs
+    ends = np.cumsum(runs.count)
+    cuts = np.union1d(ends, before(runs, edges))  # numbers of packets, from 0 on
+    number, count = cuts[:-1], np.diff(cuts)
+    run = np.searchsorted(ends, number, side="right")
+    interval = runs.interval[run]
+    start = runs.start[run] + (number - ends[run] + runs.count[run]) * interval
+    share = shares[np.searchsorted(edges, start, side="right") - 1]
+    lossy, kept = share < 1, count.copy()
+    kept[lossy] = carried(count[lossy] * share[lossy])
+    return Runs.of(start, np.where(lossy, count * interval // np.maximum(kept, 1), interval), kept)
 
 
-def before(runs: Runs, edges_ps: Words) -> NDArray[np.int64]:
-    """How many packets arrive before each of the times."""
+def before(runs: Runs, edges_ps: Words) -> Words:
+    """How many packets of at least one run arrive before each of the times."""
     started = np.searchsorted(runs.start, edges_ps)
     totals = np.concatenate([[0], np.cumsum(runs.count)])
     run = np.maximum(started - 1, 0)
-    if not runs.count.size:
-        return np.zeros_like(edges_ps)
     since = edges_ps - runs.start[run]
     interval = np.maximum(runs.interval[run], 1)
     inside = np.where(runs.interval[run] > 0, (since + interval - 1) // interval, runs.count[run])
-    found: NDArray[np.int64] = np.where(started > 0, totals[run] + np.minimum(inside, runs.count[run]), 0)
+    found: Words = np.where(started > 0, totals[run] + np.minimum(inside, runs.count[run]), 0)
     return found

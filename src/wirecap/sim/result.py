@@ -39,7 +39,7 @@ class Result:
     settings: Mapping[str, Any]
     queues: list[QueueResult]
     duration_s: float
-    """Virtual, until the last packet was handled."""
+    """Virtual, until the last packet was handled, or had left."""
     nics: int = 1
     """``queues`` are those of the first one, then those of the next."""
 
@@ -64,7 +64,7 @@ class Result:
         return {name: count for name, count in totals.items() if count}
 
     def as_dict(self) -> dict[str, Any]:
-        """The summary object, with ``simulated`` beside what a live run has."""
+        """The summary object, with ``simulated`` and the engine's settings; simulated packets have no length."""
         per_nic = len(self.queues) // self.nics
         return {
             "engine": self.engine,
@@ -87,7 +87,7 @@ class Result:
             "per_queue": [
                 {
                     "interface": f"nic{number // per_nic}", "queue": number % per_nic,
-                    "received": q.received, "delivered": q.delivered,
+                    "received": q.received, "delivered": q.delivered, "filtered_out": 0,
                     "offloaded": q.offloaded, "dropped": q.dropped,
                     "drops": {name: count for name, count in q.drops.items() if count},
                     "busy_s": round(q.busy_s, 9), "deepest": q.deepest,

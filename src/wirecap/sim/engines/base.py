@@ -1,76 +1,86 @@
-"""What every simulated engine has, and what those have in common that serve each queue on its own."""
+"""What every simulated engine has."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
+from wirecap.config import PoolConfig
 from wirecap.errors import UsageError
-from wirecap.kernels.sim_arrivals import Arrivals
 from wirecap.sim.load import Load
-from wirecap.sim.result import QueueResult, Result
-from wirecap.sim.workload import LATEST_PS, PS, Workload
+from wirecap.sim.result import Result
+from wirecap.sim.workload import LATEST_PS, Workload
 
 RING = 1024
 """Descriptors of a receive ring [recalled, WireCAP, IMC 2014]."""
 RING_RANGE = (2, 1 << 20)
+LONGEST_PS = 3600 * 10**12
+SLICE = 2_000_000
+"""Events of a kernel's call; Python sees signals in between."""
 
 
-class Engine(Protocol):
-    """A model: its settings are its fields, ``simulate`` runs it."""
+@dataclass(frozen=True)
+class Engine(ABC):
+    """A model: its settings are its fields (whole numbers, times in ps), ``simulate`` runs it."""
 
     name: ClassVar[str]
-    forwards: ClassVar[bool]
+    kernels: ClassVar[Sequence[Any]]
+    """What to compile before it runs."""
+    forwards: ClassVar[bool] = True
     """Whether the paper could forward packets with it."""
 
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if field.name.endswith("_ps") and not 0 <= getattr(self, field.name) <= LONGEST_PS:
+                what = field.name.removesuffix("_ps")
+                raise UsageError(
+                    f"{self.name}: {what} is {getattr(self, field.name) / 1e12:g} s",
+                    "an engine's times are up to an hour: 600ns, 1ms",
+                )
+
     @property
+    @abstractmethod
     def label(self) -> str:
         """As the paper writes it."""
-        ...
 
     @property
-    def kernels(self) -> Sequence[Any]:
-        """What to compile before it runs."""
-        ...
+    def pool(self) -> PoolConfig | None:
+        """The memory behind each queue, where that is more than a ring."""
+        return None
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every field, times in ns, as the summary has them."""
+        found = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name.endswith("_ps"):
+                found[field.name.removesuffix("ps") + "ns"] = value / 1000
+            else:
+                found[field.name] = value
+        return found
+
+    @abstractmethod
     def simulate(self, workload: Workload, load: Load, *, seed: int = 1, transmit_ps: int = 0) -> Result:
         """Every packet of the workload through the engine.
 
         seed: of the handler's costs; transmit_ps: what a packet takes on the wire of the NIC that it is forwarded
-        through, 0 where packets are not forwarded.
+        through, which all queues share, 0 where packets are not forwarded.
         """
-        ...
 
 
-def check_ring(ring: int) -> None:
+def check_ring(ring: int, what: str = "descriptors", usual: str = "the paper's 1024") -> None:
     """UsageError for a ring that no NIC has."""
     if not RING_RANGE[0] <= ring <= RING_RANGE[1]:
+        raise UsageError(f"a ring of {ring} {what}", f"it has {RING_RANGE[0]} to {RING_RANGE[1]}, {usual}")
+
+
+def check_clock(left_ps: float) -> None:
+    """UsageError where what may be left when the last packet has come takes longer than the clock can tell."""
+    if left_ps > LATEST_PS:
         raise UsageError(
-            f"a ring of {ring} descriptors", f"it has {RING_RANGE[0]} to {RING_RANGE[1]}, the paper's 1024"
+            f"what waits in the buffers would take {left_ps / 86400e12:,.0f} days to handle",
+            "the simulated clock has room for 26 days: a faster handler, smaller buffers",
         )
-
-
-def check_time(load: Load, waiting: int) -> None:
-    """UsageError where handling ``waiting`` packets would take longer than the simulated clock can tell."""
-    if waiting * float(load.costs.max()) > LATEST_PS:
-        raise UsageError(
-            f"a handler of {load.rate_pps:g} packets a second", "what waits in the pool would take it more than 26 days"
-        )
-
-
-Serve = Callable[[Arrivals, int], tuple[QueueResult, int]]
-"""(arrivals, queue) -> what became of its packets, and when the last one was handled, in ps."""
-
-
-def queue_by_queue(
-    engine: Engine, settings: dict[str, Any], workload: Workload, serve: Serve, transmit_ps: int
-) -> Result:
-    """Run an engine whose queues know nothing of each other."""
-    arrivals = workload.arrivals()
-    results, ended = [], 0
-    for number in range(len(workload.queues)):
-        result, last = serve(arrivals, number)
-        result.forwarded = result.delivered if transmit_ps else 0
-        results.append(result)
-        ended = max(ended, last)
-    return Result(engine.name, engine.label, settings, results, ended / PS)

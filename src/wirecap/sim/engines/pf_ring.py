@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-
 from wirecap.errors import UsageError
-from wirecap.kernels import sim_pf_ring as k
-from wirecap.kernels.sim_arrivals import Arrivals
-from wirecap.sim.engines.base import RING, check_ring, check_time, queue_by_queue
+from wirecap.kernels import sim_ring as k
+from wirecap.sim.engines.base import RING, RING_RANGE, Engine, check_ring
+from wirecap.sim.engines.ring import KERNELS, Ring, simulate_ring
 from wirecap.sim.load import Load
-from wirecap.sim.result import QueueResult, Result
-from wirecap.sim.workload import PS, Workload
+from wirecap.sim.result import Result
+from wirecap.sim.workload import Workload
 
 SLOTS = 4096
 """The default of PF_RING today; in 2014 perhaps 10,240 [public]."""
@@ -23,7 +21,7 @@ KERNEL_PS = 600_000
 
 
 @dataclass(frozen=True)
-class PfRing:
+class PfRing(Engine):
     """The kernel's work comes before the handler's; copies wait in a ring of slots [public]."""
 
     ring: int = RING
@@ -32,24 +30,17 @@ class PfRing:
 
     name: ClassVar[str] = "pf_ring"
     label: ClassVar[str] = "PF_RING"
-    forwards: ClassVar[bool] = True
-    kernels: ClassVar[Sequence[Any]] = (k.pf_ring,)
+    kernels: ClassVar[Sequence[Any]] = KERNELS
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_ring(self.ring)
-        if self.slots < 1 or self.kernel_ps < 1:
-            raise UsageError(f"{self.slots} slots, {self.kernel_ps} ps of kernel work", "both are above 0")
+        if not 1 <= self.slots <= RING_RANGE[1]:
+            raise UsageError(f"{self.slots} slots", f"there are 1 to {RING_RANGE[1]}, PF_RING's {SLOTS}")
+        if self.kernel_ps < 1:
+            raise UsageError("a kernel that takes no time", "write it as kernel=600ns")
 
     def simulate(self, workload: Workload, load: Load, *, seed: int = 1, transmit_ps: int = 0) -> Result:
-        check_time(load, self.ring + self.slots)
-
-        def serve(arrivals: Arrivals, queue: int) -> tuple[QueueResult, int]:
-            state = np.zeros(k.STATE_WORDS, np.int64)
-            leaves = np.zeros(self.ring, np.int64)
-            received = k.pf_ring(arrivals, queue, load.costs, seed, self.slots, self.kernel_ps, leaves, state)
-            drops = {"nic_ring_full": int(state[k.NIC_FULL]), "slots_full": int(state[k.SLOTS_FULL])}
-            busy_s = float(state[k.BUSY_PS]) / PS
-            return QueueResult(received, int(state[k.DELIVERED]), drops=drops, busy_s=busy_s), int(state[k.ENDED_PS])
-
-        settings = {"ring": self.ring, "slots": self.slots, "kernel_ns": self.kernel_ps / 1e3}
-        return queue_by_queue(self, settings, workload, serve, transmit_ps)
+        slots = Ring(self.slots, descriptors=self.ring, kernel_ps=self.kernel_ps)
+        drops = {"nic_ring_full": k.NIC_FULL, "slots_full": k.FULL}
+        return simulate_ring(self, slots, drops, workload, load, seed, transmit_ps)

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from wirecap.config import PoolConfig
+from wirecap.config import PoolConfig, check_threshold
 from wirecap.errors import UsageError
 from wirecap.kernels import sim_wirecap as k
 from wirecap.kernels.sim_arrivals import NEVER
-from wirecap.sim.engines.base import RING, check_ring, check_time
+from wirecap.sim.engines.base import RING, SLICE, Engine, check_clock, check_ring
 from wirecap.sim.load import Load
 from wirecap.sim.result import QueueResult, Result
 from wirecap.sim.workload import PS, Workload
@@ -23,12 +23,10 @@ takes 17 us to fill at 14.88 Mp/s, so that the value does not matter [derived]."
 TIMEOUT_PS = 1_000_000_000
 """When a partial chunk is handed over, if the capture queue is empty: 1 ms, as the live engine's default."""
 AWAY_MOST = 10_000
-SLICE = 2_000_000
-"""Events after which Python sees signals."""
 
 
 @dataclass(frozen=True)
-class WireCap:
+class WireCap(Engine):
     """WireCAP-B-(M,R), or with ``advanced`` WireCAP-A-(M,R,T).
 
     groups: buddy groups, lists of queues; none: one group of all.  away_percent: how much longer a chunk takes at
@@ -47,16 +45,13 @@ class WireCap:
     groups: tuple[tuple[int, ...], ...] = ()
 
     name: ClassVar[str] = "wirecap"
-    forwards: ClassVar[bool] = True
     kernels: ClassVar[Sequence[Any]] = (k.begin, k.run)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_ring(self.ring)
-        PoolConfig(self.M, self.R)
-        if not 1 <= self.T <= 100:
-            raise UsageError(
-                f"T is {self.T}, outside 1 to 100", "T is the percent of R from which chunks go to a buddy"
-            )
+        _ = self.pool  # checks M and R
+        check_threshold(self.T)
         if self.timeout_ps < 1:
             raise UsageError("a timeout of 0", "a partial chunk waits for some time: 1ms")
         if self.away_percent > AWAY_MOST:
@@ -70,8 +65,17 @@ class WireCap:
         pool = f"{self.M},{self.R}"
         return f"WireCAP-A-({pool},{self.T}%)" if self.advanced else f"WireCAP-B-({pool})"
 
+    @property
+    def pool(self) -> PoolConfig:
+        return PoolConfig(self.M, self.R)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        found = super().settings
+        return {"mode": "advanced" if found.pop("advanced") else "basic", **found}
+
     def simulate(self, workload: Workload, load: Load, *, seed: int = 1, transmit_ps: int = 0) -> Result:
-        check_time(load, min(self.M * self.R * len(workload.queues), workload.packets))
+        check_clock(self._left_ps(workload, load, transmit_ps))
         world = self._world(workload, load, seed, transmit_ps)
         k.begin(world)
         while k.run(world, SLICE) == SLICE:
@@ -79,11 +83,15 @@ class WireCap:
         words = world.queues
         received = [runs.packets for runs in workload.queues]
         queues = [self._queue(received[number], words[number]) for number in range(len(words))]
-        settings = {
-            "mode": "advanced" if self.advanced else "basic", "M": self.M, "R": self.R, "T": self.T, "ring": self.ring,
-            "pool_bytes": PoolConfig(self.M, self.R).bytes(len(queues)),
-        }  # fmt: skip
+        settings = {**self.settings, "pool_bytes": self.pool.bytes(len(queues))}
         return Result(self.name, self.label, settings, queues, int(words[:, k.ENDED_PS].max()) / PS)
+
+    def _left_ps(self, workload: Workload, load: Load, transmit_ps: int) -> float:
+        """At the most: all that the pools hold waits for one handler, which is not at home, and then for the wire."""
+        packets = min(self.M * self.R * len(workload.queues), workload.packets)
+        chunks = min(self.R * len(workload.queues), workload.packets)
+        packet_ps = float(load.costs.max()) * (1 + self.away_percent / 100) + transmit_ps
+        return packets * packet_ps + chunks * (self.chunk_ps + self.capture_ps) + self.timeout_ps
 
     @staticmethod
     def _queue(received: int, words: Any) -> QueueResult:

@@ -13,6 +13,7 @@ from wirecap.sim import border_router, load, workload
 from wirecap.sim.engines import Dna, Engine, Netmap, PfRing, WireCap
 from wirecap.sim.figures import bursts, differences, router, scaling
 from wirecap.sim.figures.base import MEASURED, Figure, Point, Progress, Series
+from wirecap.sim.forwarding import FORWARD_PS, TRANSMIT_PS
 from wirecap.sim.live import Bench, RefusedError, Trial, as_live, live_engine, options
 from wirecap.sim.live_traffic import Sent, send_both, send_burst, send_workload
 from wirecap.sim.load import PAPER_PPS, Load
@@ -140,8 +141,8 @@ def _router(engine: Engine, forward: bool, bench: Bench, arguments: Sequence[str
         arguments, lambda ends: send_workload(ends[0], None, packets), queues=int(x),
         forward=forward, gro=not forward and live_engine(engine) == "packet",
     )  # fmt: skip
-    cost = HEAVY.plus(router.FORWARD_PS) if forward else HEAVY
-    return _compared(x, engine, trial, packets, cost, router.TRANSMIT_PS if forward else 0)
+    cost = HEAVY.plus(FORWARD_PS) if forward else HEAVY
+    return _compared(x, engine, trial, packets, cost, TRANSMIT_PS if forward else 0)
 
 
 def _compared(x: float, engine: Engine, trial: Trial, packets: Workload, cost: Load, transmit_ps: int = 0) -> Point:

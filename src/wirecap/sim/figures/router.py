@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from wirecap.sim import border_router, load
 from wirecap.sim.engines import Dna, Engine, Netmap, PfRing, WireCap
 from wirecap.sim.figures.base import Claim, Figure, Point, Progress, Series, falls, listed, settings_of
+from wirecap.sim.forwarding import FORWARD_PS, TRANSMIT_PS
 from wirecap.sim.load import Load
 from wirecap.sim.simulate import simulate
 
@@ -14,10 +15,6 @@ QUEUES = (4, 5, 6)
 THRESHOLDS = (60, 70, 80, 90)
 POOLS = (WireCap(256, 100), WireCap(256, 500))
 SHARING = (WireCap(256, 100, 60, True), WireCap(256, 500, 60, True))
-FORWARD_PS = 200_000
-"""What forwarding a packet adds to its handling: two descriptors and their doorbell's share [derived]."""
-TRANSMIT_PS = 67_200
-"""A 64-byte frame on NIC2's wire at 10 Gbit/s."""
 FITTED = "the lengths and the number of the profile's trains were chosen to meet the ceilings of figures 11 to 13"
 
 

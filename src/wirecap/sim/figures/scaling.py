@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from wirecap.kernels import jit
 from wirecap.sim import bus, load, workload
 from wirecap.sim.engines import Dna, Engine, WireCap
 from wirecap.sim.figures.base import Claim, Figure, Point, Progress, Series, listed, settings_of
+from wirecap.sim.forwarding import LINK_BPS, transmit_ps
 from wirecap.sim.workload import wire_rate_pps
 
 PACKETS = 2_000_000
 """Of each generator; the paper's 10^9 come out the same, the traffic being steady (bench/simulate.py)."""
 QUEUES = (1, 2, 3, 4, 5, 6)
 FRAMES = (64, 100)
-LINK_BPS = 10e9
 ENGINES: tuple[Engine, ...] = (Dna(), WireCap(256, 100, 60, True), WireCap(256, 500, 60, True))
 
 
@@ -22,12 +20,9 @@ def point(engine: Engine, frame_bytes: int, queues: int, tell: Progress) -> Poin
     """Both NICs with so many queues each: what the bus left, through the engine."""
     jit.prepare(engine.kernels, tell)
     offered = workload.burst(PACKETS, wire_rate_pps(LINK_BPS, frame_bytes), workload.even(queues))
-    transmit_ps = TRANSMIT_PS[frame_bytes]
-    result = bus.simulate(engine, offered, load.filters(0), nics=2, bus=bus.Bus(), transmit_ps=transmit_ps)
+    transmit = transmit_ps(frame_bytes)
+    result = bus.simulate(engine, offered, load.filters(0), nics=2, bus=bus.Bus(), transmit_ps=transmit)
     return Point(queues, result.drop_rate, result.as_dict())
-
-
-TRANSMIT_PS: Mapping[int, int] = {frame: workload.interval_ps(wire_rate_pps(LINK_BPS, frame)) for frame in FRAMES}
 
 
 def label(engine: Engine, frame_bytes: int) -> str:

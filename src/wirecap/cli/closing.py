@@ -136,9 +136,9 @@ def _line(number: int, what: str) -> str:
     return f"{_packets(number)} {what}"
 
 
-def write_json(summary: Mapping[str, Any], path: str) -> None:
+def write_json(summary: Mapping[str, Any], path: str, indent: int | None = None) -> None:
     """Write the summary as one JSON object, into a file or (``-``) to the standard output."""
-    text = json.dumps(summary) + "\n"
+    text = json.dumps(summary, indent=indent) + "\n"
     if path == "-":
         sys.stdout.write(text)
         sys.stdout.flush()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import click
 
 from wirecap import config, units
-from wirecap.cli.parameters import COUNT, DURATION, PERCENT, Command, Parsed, section
+from wirecap.cli import closing
+from wirecap.cli.parameters import COUNT, DURATION, OUTPUT, PERCENT, Command, Parsed, section
 from wirecap.errors import UsageError
 
 HELP = """Capture engines on a workload, in virtual time.
@@ -33,9 +32,21 @@ work = section("Handler")
 output = section("Output")
 
 
-@click.command(cls=Command, help=HELP)
+class Simulate(Command):
+    """Its help names the engines of the table, which is not loaded before."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from wirecap.sim.engines import TABLE
+
+        for param in self.params:
+            if isinstance(param, click.Option) and param.help:
+                param.help = param.help.replace("ENGINES", ", ".join(TABLE))
+        super().format_options(ctx, formatter)
+
+
+@click.command(cls=Simulate, help=HELP)
 @what("--engine", "engines", multiple=True, metavar="NAME[:KEY=VALUE,...]",
-      help="pf_ring, dna, netmap, wirecap, or all; repeatable. pf_ring:slots=10240,kernel=800ns and wirecap:R=500 have"
+      help="ENGINES, or all; repeatable. pf_ring:slots=10240,kernel=800ns and wirecap:R=500 have"
       " settings of their own.  [default: wirecap]")  # fmt: skip
 @what("--mode", type=click.Choice(config.MODES), default="basic", show_default=True,
       help="advanced: queues in trouble hand chunks to idle ones.")  # fmt: skip
@@ -48,7 +59,7 @@ output = section("Output")
          help="burst:packets=1M,rate=14.88Mpps; poisson:packets=1M,rate=100kpps;"
          " onoff:rate=200kpps,on=10ms,off=90ms,duration=10s; border-router.  [default: border-router]")  # fmt: skip
 @traffic("-r", "trace", metavar="FILE", help="The packets of a pcap or pcapng file, through RSS onto the queues.")
-@traffic("--speed", type=float, default=1.0, show_default=True, help="With -r: times as fast as recorded.")
+@traffic("--speed", type=float, help="With -r: times as fast as recorded.  [default: 1]")
 @traffic("--queues", type=COUNT, help="Receive queues.  [default: 6 for the border router, else 1]")
 @traffic("--share", metavar="A,B,...", help="What part of the packets each queue gets; evenly if not given.")
 @traffic("--nics", type=COUNT, default=1, show_default=True, help="So many NICs with this traffic each, on one bus.")
@@ -57,12 +68,12 @@ output = section("Output")
 @work("--handler", default="pkt_handler:x=300", show_default=True, metavar="NAME:KEY=VALUE",
       help="pkt_handler:x=300, pkt_handler:rate=38844, exponential:rate=R, lognormal:rate=R,sigma=S, costs:file=F"
       " (a cost in ns on each line).")  # fmt: skip
-@work("--forward", is_flag=True, help="Send handled packets on, through a NIC of 10 Gbit/s.")
+@work("--forward", is_flag=True, help="Send handled packets on, as 64 bytes through a NIC of 10 Gbit/s.")
 @work("--seed", type=COUNT, default=1, show_default=True, help="Of a handler's random costs.")
-@output("--json", "json_file", metavar="FILE", help="Write the results as JSON; - is stdout.")
+@output("--json", "json_file", type=OUTPUT, help="Write the results as JSON; - is stdout.")
 @output("-v", "--verbose", is_flag=True, help="Each queue too.")
 def command(
-    engines: tuple[str, ...], workload_text: str | None, trace: str | None, speed: float, queues: int | None,
+    engines: tuple[str, ...], workload_text: str | None, trace: str | None, speed: float | None, queues: int | None,
     share: str | None, nics: int, bus_pps: int | None, handler: str, forward: bool, seed: int, json_file: str | None,
     verbose: bool, **settings: Any,
 ) -> None:  # fmt: skip
@@ -77,17 +88,13 @@ def command(
     cost = load.parse(handler)
     packets = _workload(workload_text, trace, speed, queues, share)
     found = compare(
-        list(chosen), packets, cost, seed=seed, transmit_ps=TRANSMIT_PS if forward else 0, nics=nics,
-        bus=bus.Bus() if bus_pps is None else bus.Bus(bus_pps), tell=_tell,
+        list(chosen), packets, cost, seed=seed, forward=forward, nics=nics,
+        bus=None if bus_pps is None else bus.Bus(bus_pps), tell=_tell,
     )  # fmt: skip
     if json_file != "-":
         _show(found, list(chosen.values()), verbose)
     if json_file:
         write_json(json_file, found)
-
-
-TRANSMIT_PS = 67_200
-"""A frame of 64 bytes on a wire of 10 Gbit/s."""
 
 
 def _engines(texts: tuple[str, ...], settings: dict[str, Any], forward: bool) -> dict[Any, str]:
@@ -109,7 +116,7 @@ def _engines(texts: tuple[str, ...], settings: dict[str, Any], forward: bool) ->
     return found
 
 
-def _workload(text: str | None, trace: str | None, speed: float, queues: int | None, share: str | None) -> Any:
+def _workload(text: str | None, trace: str | None, speed: float | None, queues: int | None, share: str | None) -> Any:
     from wirecap.sim import workload_spec
     from wirecap.sim.workload import even
 
@@ -122,7 +129,9 @@ def _workload(text: str | None, trace: str | None, speed: float, queues: int | N
 
         if share:
             raise UsageError("a file's packets have their queues from RSS", "leave --share out, give --queues")
-        return read(trace, queues or 1, speed)
+        return read(trace, queues or 1, 1.0 if speed is None else speed, _tell)
+    if speed is not None:
+        raise UsageError("--speed is a recorded file's", "add -r FILE")
     text = text or DEFAULT_WORKLOAD
     shares = workload_spec.parse_shares(share) if share else even(queues or (6 if text == DEFAULT_WORKLOAD else 1))
     if queues is not None and len(shares) != queues:
@@ -135,8 +144,6 @@ def _tell(name: str) -> None:
 
 
 def _show(found: dict[str, Any], texts: list[str], verbose: bool) -> None:
-    from wirecap.cli import closing
-
     labels = [result["label"] for result in found["results"]]
     several = f"{found['nics']} NICs, each " if found["nics"] > 1 else ""
     click.echo(
@@ -159,12 +166,8 @@ def _show(found: dict[str, Any], texts: list[str], verbose: bool) -> None:
 
 def write_json(path: str, found: dict[str, Any]) -> None:
     """A result as JSON into a file, or on the standard output."""
-    text = json.dumps(found, indent=1) + "\n"
-    if path == "-":
-        click.echo(text, nl=False)
-        return
     try:
-        Path(path).write_text(text)
+        closing.write_json(found, path, indent=1)
     except OSError as error:
         raise UsageError(
             f"{path}: {(error.strerror or str(error)).lower()}", "choose a file that can be written"

@@ -36,7 +36,7 @@ class Engine(ABC):
             if field.name.endswith("_ps") and not 0 <= getattr(self, field.name) <= LONGEST_PS:
                 what = field.name.removesuffix("_ps")
                 raise UsageError(
-                    f"{self.name}: {what} is {getattr(self, field.name) / 1e12:g} s",
+                    f"{self.name}: {what} is {getattr(self, field.name) / 1e12:,.0f} s",
                     "an engine's times are up to an hour: 600ns, 1ms",
                 )
 

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from rig import Rig
 from wirecap.cli.main import run
 from wirecap.engine import accounting
 from wirecap.kernels.jit import PURE
-from wirecap.sim.engines import TABLE
+from wirecap.sim.engines import TABLE, Engine
+from wirecap.sim.result import QueueResult, Result
 from wirecap.traffic.steering import Rss
 
 pytestmark = pytest.mark.skipif(PURE, reason="simulations are compiled")
@@ -186,6 +188,31 @@ def test_two_nics_on_a_bus(capsys):
     assert simulated(capsys, "--engine", "dna", "--bus", "40M", *narrow)["results"][0]["packets"]["dropped"] == 0
 
 
+def test_an_engine_is_a_class_and_a_line_of_the_table(capsys, monkeypatch):
+    """What stands in the table can be run by its name with options of its own, is one of all, and is in the help."""
+
+    @dataclass(frozen=True)
+    class Half(Engine):
+        every: int = 2
+        name, label, kernels = "half", "Half", ()
+
+        def simulate(self, workload, load, *, seed=1, transmit_ps=0):
+            queues = [
+                QueueResult(runs.packets, runs.packets // self.every, 0, 0,
+                            {"every_other": runs.packets - runs.packets // self.every})
+                for runs in workload.queues
+            ]  # fmt: skip
+            return Result(self.name, self.label, self.settings, queues, workload.duration_s)
+
+    monkeypatch.setitem(TABLE, "half", Half)
+    (found,) = simulated(capsys, "--engine", "half:every=5", "--workload", TINY)["results"]
+    assert (found["every"], found["packets"]["drops"]) == (5, {"every_other": 8})
+    narrow = simulated(capsys, "--engine", "all", "--forward", "--nics", "2", "--workload", TINY)["results"]
+    assert [result["engine"] for result in narrow] == ["pf_ring", "dna", "wirecap", "half"]
+    assert run(["simulate", "--help"]) == 0
+    assert "wirecap, half, or all" in capsys.readouterr().out
+
+
 def test_the_help_names_every_engine(capsys):
     """An engine of the table stands in the help text."""
     assert run(["simulate", "--help"]) == 0
@@ -200,7 +227,7 @@ def test_the_help_names_every_engine(capsys):
         (["simulate", "--engine", "wirecap:mode=x"], "no mode 'x'"),
         (["simulate", "--engine", "wirecap:groups=0-1+1-2"], "in two buddy groups"),
         (["simulate", "--engine", "wirecap:groups=0-9"], "beyond the 6"),
-        (["simulate", "--engine", "pf_ring:kernel=3h"], "a time of 3h"),
+        (["simulate", "--engine", "pf_ring:kernel=3h"], "kernel is 10,800 s"),
         (["simulate", "--engine", "pf_ring:kernel=1h", "--ring", "4096", "--workload",
           "burst:packets=1M,rate=1M"], "days"),
         (["simulate", "--timeout", "200d"], "up to an hour"),

@@ -234,6 +234,18 @@ def test_what_passes_a_bus_is_what_it_can_move(small, scale, place_ps, data):
         assert end - begin + 1 <= most
 
 
+@pytest.mark.kernel
+@given(workloads(), st.integers(1, 10**9), st.integers(10**3, 10**9), st.integers(2, 3))
+@settings(max_examples=100, deadline=None)
+def test_every_packet_of_a_bus_has_a_name(small, scale, budget_pps, nics):
+    """Whatever comes, each NIC's queues account for each of their packets: handled, lost on the bus, or in the ring."""
+    offered = Workload("scaled", tuple(Runs.of(q.start * scale, q.interval * scale, q.count) for q in small.queues))
+    result = bus.simulate(Dna(8), offered, load.rate(10**8), nics=nics, bus=bus.Bus(budget_pps))
+    assert [queue.received for queue in result.queues] == [queue.packets for queue in offered.queues] * nics
+    for queue in result.queues:
+        assert queue.received == queue.delivered + queue.drops["bus_saturated"] + queue.drops["ring_full"]
+
+
 def test_a_bus_cuts_short_bursts_and_leaves_the_silence():
     """Bursts of 672 us that come at 1.25 times what the bus moves lose a fifth each, and last as long as before."""
     offered = workload.on_off(14.88e6, 672e-6, 0.01, 0.1)

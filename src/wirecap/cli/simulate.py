@@ -32,6 +32,10 @@ work = section("Handler")
 output = section("Output")
 
 
+ENGINE_HELP = """{}, or all; repeatable. pf_ring:slots=10240,kernel=800ns and wirecap:R=500 have settings of their own.
+[default: wirecap]"""
+
+
 class Simulate(Command):
     """Its help names the engines of the table, which is not loaded before."""
 
@@ -39,15 +43,13 @@ class Simulate(Command):
         from wirecap.sim.engines import TABLE
 
         for param in self.params:
-            if isinstance(param, click.Option) and param.help:
-                param.help = param.help.replace("ENGINES", ", ".join(TABLE))
+            if isinstance(param, click.Option) and param.name == "engines":
+                param.help = ENGINE_HELP.format(", ".join(TABLE))
         super().format_options(ctx, formatter)
 
 
 @click.command(cls=Simulate, help=HELP)
-@what("--engine", "engines", multiple=True, metavar="NAME[:KEY=VALUE,...]",
-      help="ENGINES, or all; repeatable. pf_ring:slots=10240,kernel=800ns and wirecap:R=500 have"
-      " settings of their own.  [default: wirecap]")  # fmt: skip
+@what("--engine", "engines", multiple=True, metavar="NAME[:KEY=VALUE,...]", help=ENGINE_HELP)
 @what("--mode", type=click.Choice(config.MODES), default="basic", show_default=True,
       help="advanced: queues in trouble hand chunks to idle ones.")  # fmt: skip
 @what("-M", "M", type=COUNT, default=256, show_default=True, help="Packets of a chunk.")

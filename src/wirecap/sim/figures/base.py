@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -81,8 +81,8 @@ Progress = Callable[[str], None]
 
 
 def settings_of(engines: Iterable[Engine]) -> dict[str, dict[str, Any]]:
-    """Every constant of the engines, by their labels; times are in ps."""
-    return {one.label: {"engine": one.name, **asdict(one)} for one in engines}  # type: ignore[call-overload]
+    """Every constant of the engines, by their labels."""
+    return {one.label: {"engine": one.name, **one.settings} for one in engines}
 
 
 def falls(values: Sequence[float], slack: float = 0.0) -> bool:

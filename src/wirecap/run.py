@@ -14,6 +14,7 @@ from wirecap import assemble
 from wirecap.config import CaptureConfig, WriteConfig
 from wirecap.engine import accounting, decisions
 from wirecap.engine.engine import Engine
+from wirecap.flag import Flag
 from wirecap.forward_config import ForwardConfig
 from wirecap.handlers.pipeline import Pipeline
 from wirecap.linux import netns
@@ -31,8 +32,8 @@ class Interrupts:
     what other signals ask for; ``act`` does them, outside the signal handler.
     """
 
-    def __init__(self, wake: threading.Event, actions: Mapping[int, Callable[[], None]] | None = None) -> None:
-        self.asked, self.give_up, self._wake = threading.Event(), threading.Event(), wake
+    def __init__(self, actions: Mapping[int, Callable[[], None]] | None = None) -> None:
+        self.asked, self.give_up = Flag(), Flag()
         self._actions: Mapping[int, Callable[[], None]] = actions or {}
         self._noted: list[int] = []
 
@@ -60,11 +61,9 @@ class Interrupts:
             for ours in self._ending:
                 signal.signal(ours, signal.SIG_DFL)
         self.asked.set()
-        self._wake.set()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._noted.append(number)
-        self._wake.set()
 
 
 def run_capture(
@@ -82,7 +81,7 @@ def run_capture(
         application = assemble.application_of(config, write, source, forward)
         assemble.prepare(source, application, lambda name: display.say(f"wirecap: compiling {name} (once)"))
         engine = assemble.engine_of(config, source, application)
-        with Interrupts(engine.changed, _actions(engine, application, tell)) as interrupts:
+        with Interrupts(_actions(engine, application, tell)) as interrupts:
             netns.call(config.netns, engine.start)
             failed: list[BaseException] = []
             with _kept(failed):

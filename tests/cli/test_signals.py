@@ -127,6 +127,16 @@ def test_counts_so_far_and_a_flush(tmp_path):
     assert [packet.data[0] for packet in read_pcap(out)] == list(range(30))
 
 
+def test_signals_as_fast_as_they_come(tmp_path):
+    """Hundreds of signals, many of them while another one is handled, end nothing and block nothing."""
+    capture = Piped("-w", str(tmp_path / "out.pcap"))
+    for number in range(600):
+        capture.process.send_signal((signal.SIGUSR1, signal.SIGUSR2)[number % 2])
+    capture.send(pcap_records(10, 10))
+    assert capture.end()[-3:] == ["20 packets captured", "20 packets received by filter", "0 packets dropped"]
+    assert capture.process.returncode == 0
+
+
 def test_signals_while_results_are_merged(mine, tmp_path):
     """A signal that comes when the capture has ended, while a merge still works, loses neither counters nor JSON."""
     summary = tmp_path / "summary.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterable, Mapping
@@ -28,7 +29,8 @@ def run(
     def tell(summary: dict[str, Any], ended: bool) -> None:
         display.close()
         if not ended:
-            _say(counters(summary))
+            with contextlib.suppress(OSError):  # nobody reads it any more: the capture goes on
+                _say(counters(summary))
             return
         if "handlers" in summary:
             from wirecap.handlers.state import plain

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -121,7 +120,7 @@ def send(given: dict[str, Any], make: Callable[[Any], Opened]) -> None:
         jit.prepare([*plan.kernels(), *sender.kernels()], lambda name: bar.say(f"wirecap: compiling {name} (once)"))
         bar.say(opening)
         session = Session(plan, sender, given["duration_ns"])
-        with Interrupts(threading.Event()) as interrupts:  # until here Ctrl-C ends the process: nothing was sent
+        with Interrupts() as interrupts:  # until here Ctrl-C ends the process: nothing was sent
             try:
                 outcome = netns.call(given["netns"], session.run, bar.show, interrupts.asked)
             except WirecapError as error:

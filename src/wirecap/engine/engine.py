@@ -10,6 +10,7 @@ from wirecap.engine import accounting
 from wirecap.engine.pool import build
 from wirecap.engine.threads import Worker, pin, prefer
 from wirecap.errors import WirecapError
+from wirecap.flag import Flag
 from wirecap.handlers.base import Application
 from wirecap.kernels import lanes
 from wirecap.kernels import pool as k
@@ -112,7 +113,7 @@ class Engine:
         self.T = T
         self.pool.control[k.THRESHOLD] = T
 
-    def stop(self, give_up: threading.Event | None = None) -> None:
+    def stop(self, give_up: Flag | threading.Event | None = None) -> None:
         """End in order: no more packets in; rings drained; queues emptied; handlers closed.
 
         Everything that reached the hook is delivered, unless ``give_up`` is set (the rest is then counted as
@@ -127,13 +128,13 @@ class Engine:
         self.source.stop()
         self.ended = time.monotonic()
 
-    def drain(self, give_up: threading.Event | None = None) -> None:
+    def drain(self, give_up: Flag | threading.Event | None = None) -> None:
         """The second half: returns when all threads have ended, which takes somebody who takes the chunks."""
         self._end(k.DRAIN, give_up)
         self.stopped = True
         self.application.close(self)
 
-    def _end(self, phase: int, give_up: threading.Event | None = None) -> None:
+    def _end(self, phase: int, give_up: Flag | threading.Event | None = None) -> None:
         give_up = give_up or threading.Event()
         self._set_phase(phase)
         self._join(self._capture, give_up)
@@ -153,7 +154,7 @@ class Engine:
             base = consumer * (lanes.PLACES + int(self.pool.control[k.LANE_MASK]) + 1)
             lanes.wake_consumer(self.pool.lanes, base)
 
-    def _join(self, workers: list[Worker], give_up: threading.Event) -> None:
+    def _join(self, workers: list[Worker], give_up: Flag | threading.Event) -> None:
         """Wait for threads; when a handler thread failed, or the user gives up, abort them all."""
         for worker in workers:
             while worker.is_alive():

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from wirecap.flag import Flag
 from wirecap.kernels import jit
 from wirecap.kernels import pacing as p
 from wirecap.traffic.batch import Batch, Plan
@@ -101,7 +102,7 @@ class Session:
         self.sender.control[p.STOP] = 1
 
     def run(
-        self, watch: Callable[[Outcome], None] = lambda outcome: None, asked: threading.Event | None = None
+        self, watch: Callable[[Outcome], None] = lambda outcome: None, asked: Flag | threading.Event | None = None
     ) -> Outcome:
         """Send everything; ``watch`` gets the state ten times a second.  An error has the ``outcome`` so far."""
         jit.prepare([*self.plan.kernels(), *self.sender.kernels()])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
 from wirecap.errors import UsageError
 
@@ -17,21 +17,21 @@ class Names:
 
     def __init__(self, where: str) -> None:
         """``where`` is emptied.  Raises UsageError if it cannot be written."""
-        self._file: TextIO | None = None
+        self._file: BinaryIO | None = None
         if where in STANDARD_OUTPUT:
-            self._stream: TextIO = sys.stdout
+            self._stream: BinaryIO = sys.stdout.buffer
         elif where == "stderr":
-            self._stream = sys.stderr
+            self._stream = sys.stderr.buffer
         else:
             try:
-                self._stream = self._file = Path(where).open("w")  # noqa: SIM115
+                self._stream = self._file = Path(where).open("wb")  # noqa: SIM115
             except OSError as error:
                 reason = os.strerror(error.errno or 0)
                 raise UsageError(f"{where}: {reason}", "-b printname: takes a file that can be written") from None
 
     def add(self, path: str) -> None:
         """In one write: several queues' threads may tell at once."""
-        self._stream.write(f"{path}\n")
+        self._stream.write(os.fsencode(path) + b"\n")
         self._stream.flush()
 
     def close(self) -> None:

@@ -107,11 +107,11 @@ class QueueWriter:
         self._flushed_ns = 0
         self.flush_asked = False
         self._start_ns = time.time_ns()
-        self._open()
+        self._open(self._header())
 
-    def _open(self) -> None:
+    def _open(self, header: bytes) -> None:
         self._packets_before = int(self.merge.counts[m.WRITTEN])
-        self._sink = Sink(self._rotation.path, self._header(), self._layout, self._buffers, True, self._compression)
+        self._sink = Sink(self._rotation.path, header, self._layout, self._buffers, True, self._compression)
         self._sinks.append(self._sink)
 
     def _header(self) -> bytes:
@@ -158,12 +158,16 @@ class QueueWriter:
         settings[m.CLOSING] = k.CLOSE if direct else k.FINISH
         settings[m.PACKETS_LEFT] = self._rotation.full_packets
         try:
-            while self._write_some(selection, scratch):
-                pass
-        finally:
-            self._surrender(consumer, direct)
-        self._end_file()
-        self._close_ended(0)
+            try:
+                while self._write_some(selection, scratch):
+                    pass
+            finally:
+                self._surrender(consumer, direct)
+            self._end_file()
+            self._close_ended(0)
+        except BaseException:
+            self._keep_whole()
+            raise
 
     def _write_some(self, selection: Selection, scratch: NDArray[np.int64]) -> bool:
         """Fill and submit one buffer; False when nothing more is to be written."""
@@ -228,8 +232,9 @@ class QueueWriter:
         if remove is not None:
             with contextlib.suppress(OSError):  # somebody moved it away: the packets that come matter more
                 Path(remove).unlink()
+        header = self._header()
         try:
-            self._open()
+            self._open(header)
         except UsageError as error:  # the first file could be made: it is the run that fails
             raise WirecapError(error.message, error.hint) from None
         self.merge.settings[m.PACKETS_LEFT] = self._rotation.full_packets
@@ -239,12 +244,20 @@ class QueueWriter:
         while self._sinks and (len(self._sinks) > keep or self._sinks[0].done):
             try:
                 self._sinks[0].close()
-                if self._writer.names:
+                if self._writer.names and not self._sinks[0].failed:
                     self._writer.names.add(self._sinks[0].path)
             finally:
                 closed = self._sinks.pop(0)
                 self._packets_of_closed += closed.packets_written
                 self._octets_of_closed += closed.octets_written
+
+    def _keep_whole(self) -> None:
+        """After a failure: every file has all records that were made for it, and those that are whole are named."""
+        for sink in self._sinks:
+            sink.finish()
+        while self._sinks:
+            with contextlib.suppress(Exception):  # the first failure is the one to tell
+                self._close_ended(0)
 
     def _end_file(self) -> None:
         if self._layout == PCAPNG_NS and self._engine.source.engine != "file":  # a file's interfaces lost nothing here

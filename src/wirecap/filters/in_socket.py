@@ -68,9 +68,14 @@ def socket_program(
         return rows or None
     if tags:
         rows = [*rows, (_LOAD, 0, 0, _VLAN_TAG_PRESENT), (_EQUAL, 1, 0, 0), (_RETURN, 0, 0, WHOLE)]
-    kept = max(snaplen, reach(program))
+    kept = kept_bytes(program, snaplen)
     own = [(code, jt, jf, kept if code == _RETURN and k else k) for code, jt, jf, k in program.rows]
     return rows + own
+
+
+def kept_bytes(program: Program | None, snaplen: int) -> int:
+    """Bytes that are kept of a packet without a tag."""
+    return snaplen if program is None else max(snaplen, reach(program))
 
 
 def longest_kept(rows: list[Instruction] | None) -> int:

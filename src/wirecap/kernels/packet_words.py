@@ -22,12 +22,13 @@ TAG_BYTES = 4
 SLL2_BYTES = 20  # tcpdump.org/linktypes/LINKTYPE_LINUX_SLL2.html
 
 BLOCK_HEADER_BYTES = 48  # struct tpacket_block_desc
-PACKET_HEADER_BYTES = 82  # tpacket3_hdr and sockaddr_ll, so aligned that what is behind an Ethernet header is
+PACKET_HEADER_BYTES = 96  # tpacket3_hdr and sockaddr_ll, so aligned that the network header is
+ETHERNET_BYTES = 14
 
 
-def packet_bytes(captured: int) -> int:
-    """What a packet of so many bytes takes of a block."""
-    return (PACKET_HEADER_BYTES + captured + 7) & ~7
+def packet_bytes(captured: int, link_bytes: int = 0) -> int:
+    """What a packet of so many bytes takes of a block; link_bytes: those of them before the network header."""
+    return (PACKET_HEADER_BYTES - link_bytes + captured + 7) & ~7
 
 
 SOL_PACKET, PACKET_STATISTICS = 263, 6

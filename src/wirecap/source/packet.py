@@ -12,7 +12,7 @@ import numpy as np
 
 from wirecap.errors import SystemCallError, WirecapError
 from wirecap.files.interface import Interface
-from wirecap.filters.in_socket import WHOLE, fits, longest_kept, socket_program, uncooked
+from wirecap.filters.in_socket import WHOLE, fits, kept_bytes, longest_kept, socket_program, uncooked
 from wirecap.filters.program import Program
 from wirecap.kernels import libc
 from wirecap.kernels import packet_words as w
@@ -59,21 +59,25 @@ class Port:
         return self.linktype == link_types.SLL2
 
 
-def ring_blocks(bytes_per_queue: int, slots: int = 0, kept_bytes: int = WHOLE) -> tuple[int, int, int]:
-    """(bytes of a block, blocks of the ring, blocks of the spill area) for so much memory or a little more.
+def ring_blocks(bytes_per_queue: int) -> tuple[int, int, int]:
+    """(bytes of a block, blocks of the ring, blocks of the spill area) for so much memory or a little more."""
+    size = BLOCK_BYTES if bytes_per_queue >= LARGE_RING_BYTES else SMALL_BLOCK_BYTES
+    blocks = max(LEAST_BLOCKS, bytes_per_queue // size)
+    return size, blocks - blocks // SPILL_SHARE, blocks // SPILL_SHARE
 
-    slots: for so many packets instead, each of ``kept_bytes`` with its header, but of bytes_per_queue / slots at the
-    most; then a block is no larger than it has to be, and there is no spill area.
+
+def slot_blocks(slots: int, slot_bytes: int, longest_bytes: int) -> tuple[int, int, int]:
+    """The same for so many packets of ``slot_bytes``, header included: small blocks, and no spill area.
+
+    longest_bytes: what the longest packet takes, as long as offloads make it at the most.
     """
-    if not slots:
-        size = BLOCK_BYTES if bytes_per_queue >= LARGE_RING_BYTES else SMALL_BLOCK_BYTES
-        blocks = max(LEAST_BLOCKS, bytes_per_queue // size)
-        return size, blocks - blocks // SPILL_SHARE, blocks // SPILL_SHARE
-    slot = min(bytes_per_queue // slots, w.packet_bytes(kept_bytes))
-    size, least = SMALL_BLOCK_BYTES, max(SLOTS_OF_BLOCK * slot, w.packet_bytes(kept_bytes)) + w.BLOCK_HEADER_BYTES
+    least = (
+        max(SLOTS_OF_BLOCK * slot_bytes, longest_bytes) + w.BLOCK_HEADER_BYTES + 1
+    )  # the kernel fills none to its end
+    size = SMALL_BLOCK_BYTES
     while size // 2 >= max(least, mmap.PAGESIZE):
         size //= 2
-    return size, max(LEAST_BLOCKS, -(-slots // ((size - w.BLOCK_HEADER_BYTES) // slot))), 0
+    return size, max(2, -(-slots // ((size - w.BLOCK_HEADER_BYTES - 1) // slot_bytes))), 0
 
 
 class PacketSource:
@@ -101,8 +105,15 @@ class PacketSource:
             socket_program(_usable(filters, port), snaplen, direction, loopback, not port.cooked)
             for port in self._ports
         ]
-        kept_bytes = max(longest_kept(program) for program in self._programs)
-        self._block_bytes, self._blocks, self._spills = ring_blocks(bytes_per_queue, slots, kept_bytes)
+        if slots:
+            link = w.ETHERNET_BYTES if all(port.linktype == link_types.ETHERNET for port in self._ports) else 0
+            kept = max(kept_bytes(_usable(filters, port), snaplen) for port in self._ports)
+            longest = max(longest_kept(program) for program in self._programs)
+            slot_bytes = min(bytes_per_queue // slots, w.packet_bytes(kept, link))
+            blocks = slot_blocks(slots, slot_bytes, w.packet_bytes(longest, link))
+        else:
+            blocks = ring_blocks(bytes_per_queue)
+        self._block_bytes, self._blocks, self._spills = blocks
         self._retire_ms = SLOTS_RETIRE_MS if slots else RETIRE_MS
         size = len(self.queues) * (self._blocks + self._spills) * self._block_bytes
         self._region = memory.Region(size + memory.page_round(4 * len(self.queues)))

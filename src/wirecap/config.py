@@ -157,11 +157,12 @@ class CaptureConfig:
             raise UsageError("AF_XDP has no stamps of the NIC's", "take --engine packet, or leave -j out")
 
     def _make_direct(self) -> None:
-        """The pool is no larger than the ring."""
+        """The ring's cells are all there are; it holds whole chunks."""
         ring = self.ring or DIRECT_RING
         M = min(self.pool.M, ring)
-        object.__setattr__(self, "ring", ring)
-        object.__setattr__(self, "pool", BareRing(M, -(-ring // M), self.pool.cell))
+        pool = BareRing(M, ring // M, self.pool.cell)
+        object.__setattr__(self, "ring", pool.M * pool.R)
+        object.__setattr__(self, "pool", pool)
 
     def _check_kernel_filter(self) -> None:
         if self.kernel_filter is None:

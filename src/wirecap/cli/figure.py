@@ -9,6 +9,7 @@ import click
 
 from wirecap import units
 from wirecap.cli.parameters import OUTPUT, Command, section
+from wirecap.cli.results import compiling, write_json
 from wirecap.errors import UsageError, WirecapError
 
 HELP = """The figures 8 to 14 of the paper: data, plot, configuration, and how far they agree.
@@ -40,7 +41,6 @@ def command(
     number: str, folder: str, json_file: str | None, no_plot: bool, measured: bool, engines: tuple[str, ...],
     points: str | None,
 ) -> None:  # fmt: skip
-    from wirecap.cli.simulate import write_json
     from wirecap.sim.figures import TABLE, plot, report, store
 
     if (engines or points) and not measured:
@@ -55,7 +55,7 @@ def command(
     quiet = json_file == "-"
     made = []
     for each in numbers:
-        figure = TABLE[each](_tell)
+        figure = TABLE[each](compiling)
         if measured:
             _measure(figure, Path(folder), engines, places)
         made.append(figure)
@@ -112,10 +112,6 @@ def _points(text: str | None) -> tuple[float, ...]:
         return tuple(float(units.parse_count(part)) for part in text.split(",")) if text else ()
     except UsageError:
         raise UsageError(f"--points {text}: not a list of numbers", "write it as 4,6 or 10k,1M") from None
-
-
-def _tell(name: str) -> None:
-    click.echo(f"wirecap: compiling {name} (once)", err=True)
 
 
 def _show(figure: Any, paths: list[Path]) -> None:

@@ -10,6 +10,7 @@ import click
 
 from wirecap import config, units
 from wirecap.cli.parameters import COUNT, OUTPUT, SIZE, Command, Parsed, section
+from wirecap.cli.results import compiling, write_json
 from wirecap.errors import UsageError
 
 HELP = """How deep the pools have to be: rate, burst and handler in; M, R, T and memory out.
@@ -59,7 +60,6 @@ RATE = Parsed("RATE", units.parse_packet_rate)
 def command(
     summary: str | None, drops_ok: bool, mode: str, M: int | None, R: int | None, json_file: str | None, **given: Any
 ) -> None:
-    from wirecap.cli.simulate import _tell, write_json
     from wirecap.sim.demand import Demand
     from wirecap.sim.plan import check, plan
 
@@ -74,7 +74,7 @@ def command(
     known.setdefault("worst_share", 1 / max(1, queues))
     advanced = None if mode == "auto" else mode == "advanced"
     found = plan(Demand(**known, drops_critical=not drops_ok), advanced=advanced, M=M, R=R)
-    simulated = check(found, _tell)
+    simulated = check(found, compiling)
     if json_file != "-":
         if summary:
             click.echo(f"{summary}: {_seen(seen)}")

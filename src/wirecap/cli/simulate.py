@@ -9,6 +9,7 @@ import click
 from wirecap import config, units
 from wirecap.cli import closing
 from wirecap.cli.parameters import COUNT, DURATION, OUTPUT, PERCENT, Command, Parsed, section
+from wirecap.cli.results import compiling, write_json
 from wirecap.errors import UsageError
 
 HELP = """Capture engines on a workload, in virtual time.
@@ -91,7 +92,7 @@ def command(
     packets = _workload(workload_text, trace, speed, queues, share)
     found = compare(
         list(chosen), packets, cost, seed=seed, forward=forward, nics=nics,
-        bus=None if bus_pps is None else bus.Bus(bus_pps), tell=_tell,
+        bus=None if bus_pps is None else bus.Bus(bus_pps), tell=compiling,
     )  # fmt: skip
     if json_file != "-":
         _show(found, list(chosen.values()), verbose)
@@ -131,7 +132,7 @@ def _workload(text: str | None, trace: str | None, speed: float | None, queues: 
 
         if share:
             raise UsageError("a file's packets have their queues from RSS", "leave --share out, give --queues")
-        return read(trace, queues or 1, 1.0 if speed is None else speed, _tell)
+        return read(trace, queues or 1, 1.0 if speed is None else speed, compiling)
     if speed is not None:
         raise UsageError("--speed is a recorded file's", "add -r FILE")
     text = text or DEFAULT_WORKLOAD
@@ -139,10 +140,6 @@ def _workload(text: str | None, trace: str | None, speed: float | None, queues: 
     if queues is not None and len(shares) != queues:
         raise UsageError(f"{queues} queues and {len(shares)} shares", "give each queue a share")
     return workload_spec.parse(text, shares)
-
-
-def _tell(name: str) -> None:
-    click.echo(f"wirecap: compiling {name} (once)", err=True)
 
 
 def _show(found: dict[str, Any], texts: list[str], verbose: bool) -> None:
@@ -164,13 +161,3 @@ def _show(found: dict[str, Any], texts: list[str], verbose: bool) -> None:
         if verbose:
             for line in closing.per_queue(result):
                 click.echo(f"    {line}")
-
-
-def write_json(path: str, found: dict[str, Any]) -> None:
-    """A result as JSON into a file, or on the standard output."""
-    try:
-        closing.write_json(found, path, indent=1)
-    except OSError as error:
-        raise UsageError(
-            f"{path}: {(error.strerror or str(error)).lower()}", "choose a file that can be written"
-        ) from None

@@ -81,6 +81,8 @@ def simulate(
             drops = {"bus_saturated": count, **queue.drops}
             queues.append(replace(queue, received=queue.received + count, drops=drops))
     settings = {**results[0].settings, "nics": nics, "bus_pps": bus.budget_pps, "bus_cost": cost}
+    if "pool_bytes" in settings:
+        settings["pool_bytes"] *= nics
     return Result(engine.name, engine.label, settings, queues, max(result.duration_s for result in results), nics)
 
 

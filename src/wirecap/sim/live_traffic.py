@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from wirecap.linux import netns
+from wirecap.sim.demand import FCS_BYTES
 from wirecap.sim.workload import Workload, times_of
 from wirecap.traffic import frames
 from wirecap.traffic.batch import PACKETS, Batch, NotSent
@@ -19,8 +20,6 @@ from wirecap.traffic.choose import Wish, open_sender
 from wirecap.traffic.liveframes import LiveFrames
 from wirecap.traffic.session import Session
 from wirecap.traffic.transmit import Transmitter
-
-CHECK_SEQUENCE_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def send_both(interfaces: list[str], queues: int, packets: int, frame_bytes: int
 
     frame_bytes: with the check sequence, which is not sent.
     """
-    frame = frames.udp(frame_bytes - CHECK_SEQUENCE_BYTES)
+    frame = frames.udp(frame_bytes - FCS_BYTES)
     rates = dict.fromkeys(range(queues), float("inf"))
     with ExitStack() as stack:
         senders = [stack.enter_context(Transmitter(name, frame, range(queues))) for name in interfaces]

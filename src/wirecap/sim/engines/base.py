@@ -71,10 +71,12 @@ class Engine(ABC):
         """
 
 
-def check_ring(ring: int, what: str = "descriptors", usual: str = "the paper's 1024") -> None:
+def check_ring(ring: int) -> None:
     """UsageError for a ring that no NIC has."""
     if not RING_RANGE[0] <= ring <= RING_RANGE[1]:
-        raise UsageError(f"a ring of {ring} {what}", f"it has {RING_RANGE[0]} to {RING_RANGE[1]}, {usual}")
+        raise UsageError(
+            f"a ring of {ring} descriptors", f"it has {RING_RANGE[0]} to {RING_RANGE[1]}, the paper's 1024"
+        )
 
 
 def check_clock(left_ps: float) -> None:

@@ -85,6 +85,7 @@ def _bars(axes: Any, figure: Figure) -> None:
     simulated = [series for series in figure.series if series.kind == SIMULATED]
     places = sorted({point.x for series in simulated for point in series.points})
     width = 0.85 / len(simulated)
+    above = 6 if any(series.kind == MEASURED for series in figure.series) else 1  # points
     middles = {}
     for which, series in enumerate(simulated):
         offset = (which - (len(simulated) - 1) / 2) * width
@@ -93,7 +94,7 @@ def _bars(axes: Any, figure: Figure) -> None:
             list(middles[series.label].values()), series.percents, width, label=series.label, edgecolor="black",
             linewidth=0.7, color=GREYS[which % len(GREYS)], hatch=HATCHES[which % len(HATCHES)],
         )  # fmt: skip
-        axes.bar_label(drawn, fmt="%.1f", fontsize=6, padding=1)  # a bar of nothing is told from none
+        axes.bar_label(drawn, fmt="%.1f", fontsize=6, padding=above)  # a bar of nothing is told from none
     styles = {MEASURED: MEASURED_BAR, AS_MEASURED: BESIDE}
     for kind, style in styles.items():
         found = [series for series in figure.series if series.kind == kind and series.label in middles]

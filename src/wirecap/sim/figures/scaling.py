@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from wirecap.kernels import jit
 from wirecap.sim import bus, load, workload
 from wirecap.sim.engines import Dna, Engine, WireCap
 from wirecap.sim.figures.base import Claim, Figure, Point, Progress, Series, listed, settings_of
 from wirecap.sim.forwarding import LINK_BPS, transmit_ps
+from wirecap.sim.simulate import simulate
 from wirecap.sim.workload import wire_rate_pps
 
 PACKETS = 2_000_000
@@ -18,10 +18,9 @@ ENGINES: tuple[Engine, ...] = (Dna(), WireCap(256, 100, 60, True), WireCap(256, 
 
 def point(engine: Engine, frame_bytes: int, queues: int, tell: Progress) -> Point:
     """Both NICs with so many queues each: what the bus left, through the engine."""
-    jit.prepare(engine.kernels, tell)
     offered = workload.burst(PACKETS, wire_rate_pps(LINK_BPS, frame_bytes), workload.even(queues))
     transmit = transmit_ps(frame_bytes)
-    result = bus.simulate(engine, offered, load.filters(0), nics=2, bus=bus.Bus(), transmit_ps=transmit)
+    result = simulate(engine, offered, load.filters(0), nics=2, transmit_ps=transmit, tell=tell)
     return Point(queues, result.drop_rate, result.as_dict())
 
 

@@ -81,6 +81,7 @@ def run_capture(
         application = assemble.application_of(config, write, source, forward)
         assemble.prepare(source, application, lambda name: display.say(f"wirecap: compiling {name} (once)"))
         engine = assemble.engine_of(config, source, application)
+        netns.call(config.netns, engine.open)  # a signal ends this at once: nothing was captured
         with Interrupts(_actions(engine, application, tell)) as interrupts:
             netns.call(config.netns, engine.start)
             failed: list[BaseException] = []

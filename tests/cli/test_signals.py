@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -125,6 +126,25 @@ def test_counts_so_far_and_a_flush(tmp_path):
     assert capture.end() == ["30 packets captured", "30 packets received by filter", "0 packets dropped"]
     assert capture.process.returncode == 0
     assert [packet.data[0] for packet in read_pcap(out)] == list(range(30))
+
+
+def test_ctrl_c_while_a_pipe_has_no_reader(tmp_path):
+    """A capture that waits for somebody to read its output ends at the first Ctrl-C."""
+    pipe, record = tmp_path / "pipe", tmp_path / "in.pcap"
+    os.mkfifo(pipe)
+    record.write_bytes(PCAP_HEADER + pcap_records(10))
+    command = [*WIRECAP, "-r", str(record), "-w", str(pipe)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        until(lambda: waits_for_a_reader(process.pid), 100)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert errors.endswith(b"wirecap: interrupted\n")
+
+
+def waits_for_a_reader(pid: int) -> bool:
+    """Whether a thread of the process sleeps in the open of a pipe."""
+    return any("wait_for_partner" in path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/wchan"))
 
 
 def test_signals_as_fast_as_they_come(tmp_path):

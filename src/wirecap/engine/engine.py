@@ -53,15 +53,21 @@ class Engine:
         self._writers: list[Worker] = []
         self.started = self.ended = 0.0
         self.stopped = False
-        self._halting = False
+        self._opened = self._halting = False
         self._source_failure: WirecapError | None = None
         self.changed = threading.Event()
         """Set when something happened that the owner should look at: a thread ended, a limit was reached."""
 
-    def start(self) -> None:
-        """Threads first, then packets: nothing arrives before it can be taken."""
+    def open(self) -> None:
+        """Take all that can be refused, and make the files, which may wait for a pipe's reader; once."""
         self.source.claim()
         self.application.open(self)
+        self._opened = True
+
+    def start(self) -> None:
+        """Threads first, then packets: nothing arrives before it can be taken.  Opens what is not open."""
+        if not self._opened:
+            self.open()
         for consumer in range(self.consumers if self.layout.threads else 0):
             kind, workers = (
                 ("handler", self._handlers) if consumer < self.layout.handlers else ("writer", self._writers)

@@ -33,7 +33,8 @@ live = section("Measured too")
 @output("-o", "--output", "folder", default="figures", show_default=True, metavar="DIR", help="Where to write.")
 @output("--json", "json_file", type=OUTPUT, help="Write data, configuration and text as JSON; - is stdout.")
 @output("--no-plot", is_flag=True, help="Data only: no Matplotlib needed.")
-@live("--live", "measured", is_flag=True, help="Run it on a testbed too; needs root. Figure 11 takes some 12 minutes.")
+@live("--live", "measured", is_flag=True, help="Run it on a testbed too; needs root. A point takes 2 s in figures 8 to"
+      " 10 and 14, 35 s in 11 to 13; all of them take 40 minutes.")  # fmt: skip
 @live("--engine", "engines", multiple=True, type=click.Choice(("xdp", "packet", "direct")),
       help="With --live: only these engines; repeatable.")  # fmt: skip
 @live("--points", metavar="X,X,...", help="With --live: only these places on the x axis, such as 4,6.")
@@ -118,9 +119,12 @@ def _show(figure: Any, paths: list[Path]) -> None:
     from wirecap.sim.figures.story import paragraph
 
     click.echo(f"Figure {figure.number}: {figure.title}")
+    if not figure.bars:
+        places = ", ".join(figure.x_names.get(point.x, f"{point.x:,.0f}") for point in figure.series[0].points)
+        click.echo(f"  {figure.x_label + ':':<46} {places}")
     for series in figure.series:
         kind = "" if series.kind == "simulated" else f", {series.kind}"
         shown = ", ".join(f"{value:.1f}" for value in series.percents)
-        click.echo(f"  {series.label + kind:<38} {shown} %")
+        click.echo(f"  {series.label + kind:<46} {shown} %")
     click.echo(click.wrap_text(paragraph(figure), width=110, initial_indent="  ", subsequent_indent="  "))
     click.echo(f"  written: {', '.join(str(path) for path in paths)}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from wirecap.sim import closed_form, load, workload
 from wirecap.sim.engines import Dna, Engine, Netmap, PfRing, WireCap
-from wirecap.sim.figures.base import CLOSED_FORM, Claim, Figure, Point, Progress, Series, falls, listed, settings_of
+from wirecap.sim.figures.base import CLOSED_FORM, Claim, Figure, Point, Progress, Series, falls, settings_of
 from wirecap.sim.load import Load
 from wirecap.sim.simulate import simulate
 
@@ -52,11 +52,11 @@ def figure_8(tell: Progress) -> Figure:
     claims = [
         Claim("DNA, NETMAP and WireCAP-B lose about nothing", "recalled", max(lossless.values()) <= 0.1,
               ", ".join(f"{name} {value:.2f} %" for name, value in lossless.items())),
-        Claim("PF_RING loses much", "recalled", type_1 >= 30, f"{type_1:.1f} %"),
+        Claim("PF_RING loses much", "recalled", type_1 >= 30, f"{type_1:.2f} %"),
     ]  # fmt: skip
     config = configuration(cost, engines, FIGURE_8_PACKETS)
     names = {float(FIGURE_8_PACKETS): "10,000,000 packets"}
-    return Figure(8, "Capture without a load (x = 0)", "packets", series, config, claims, bars=True, x_names=names)
+    return Figure(8, "Capture without a load (x = 0)", "", series, config, claims, bars=True, x_names=names)
 
 
 def figure_9(tell: Progress) -> Figure:
@@ -106,7 +106,8 @@ def figure_10(tell: Progress) -> Figure:
     claims = [
         Claim("the three curves coincide", "text", apart <= 256, f"at most {apart:.0f} packets apart"),
         Claim("no loss up to 25,600 packets, then it rises", "derived",
-              series[0].at(20_000) == 0 and falls(drops[::-1]) and drops[-1] > 99, f"{listed(drops)} %"),
+              series[0].at(20_000) == 0 and falls(drops[::-1]) and drops[-1] > 99,
+              ", ".join(f"{series[0].at(x):.1f} % at {x:,}" for x in (20_000, 30_000, 100_000, 1_000_000))),
         Claim("at 10^7 packets almost everything is lost", "derived", 99 <= last <= 100, f"{last:.2f} %"),
     ]  # fmt: skip
     config = configuration(cost, pools, BURSTS)

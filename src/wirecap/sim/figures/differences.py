@@ -38,7 +38,7 @@ def line(label: str, point: Point) -> str:
     """A measured point, as it is told when it is there."""
     simulated = point.facts.get(COMPARED)
     beside = "" if simulated is None else f", {100 * simulated:.2f} % simulated"
-    return f"{label} at {point.x:,g}: {100 * point.drop:.2f} % lost{beside}"
+    return f"{label} at {point.x:,.0f}: {100 * point.drop:.2f} % lost{beside}"
 
 
 def verdict(measured: Sequence[Series]) -> str:
@@ -60,7 +60,7 @@ def beyond_tolerance(series: Series) -> list[str]:
 def _explained(label: str, point: Point) -> str:
     facts = point.facts
     drops = ", ".join(f"{count:,} {name}" for name, count in facts["packets"]["drops"].items())
-    text = f"{label} at {point.x:,g}: {apart(point):+.1f} points (its drops: {drops or 'none'})"
+    text = f"{label} at {point.x:,.0f}: {apart(point):+.1f} points (its drops: {drops or 'none'})"
     if "handler_pps" in facts:
         text += (
             f"; an overloaded handler did some {facts['handler_pps']:,.0f} p/s, not {PAPER_PPS:,}, with which"

@@ -93,12 +93,16 @@ def measure(figure: Figure, tell: Progress, engines: Iterable[str] = (), points:
     commands: dict[str, str] = {}
     try:
         with Bench() as bench:
-            for one in experiments(figure.number):
-                if not wanted or live_engine(one.engine, figure.number in FORWARDING) in wanted:
-                    grid = [place for place in one.grid if not places or place in places]
-                    commands[one.label] = " ".join(one.arguments)
-                    measured.append(Series(one.label, [], MEASURED))
-                    _series(bench, one, grid, measured[-1], figure.notes, tell)
+            chosen = [
+                (one, [place for place in one.grid if not places or place in places])
+                for one in experiments(figure.number)
+                if not wanted or live_engine(one.engine, figure.number in FORWARDING) in wanted
+            ]
+            tell(f"figure {figure.number}: {sum(len(grid) for _, grid in chosen)} points to measure")
+            for one, grid in chosen:
+                commands[one.label] = " ".join(one.arguments)
+                measured.append(Series(one.label, [], MEASURED))
+                _series(bench, one, grid, measured[-1], figure.notes, tell)
     finally:  # also what was measured until an interrupt
         measured = [series for series in measured if series.points]
         compared = [differences.as_measured(series) for series in measured]

@@ -11,7 +11,7 @@ from wirecap.sim.figures.base import AS_MEASURED, CLOSED_FORM, MEASURED, SIMULAT
 
 GREYS = ("0.15", "0.85", "0.45", "1.0", "0.65", "0.3", "0.95")
 HATCHES = ("", "//", "..", "xx", "\\\\", "++", "--")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "p", "h", "<", ">")
 DASHES = ("-", "--", "-.", ":")
 LINE_GREYS = ("0.0", "0.3", "0.6")
 """Of a length that has no factor in common with that of DASHES: twelve curves have a look each."""
@@ -19,6 +19,10 @@ BESIDE = {"color": "black", "linestyle": "none", "marker": "_", "markersize": 13
 """What a measured point is held against."""
 MEASURED_BAR = {"color": "black", "linestyle": "none", "marker": "D", "markersize": 6, "markerfacecolor": "white",
                 "markeredgewidth": 1.4}  # fmt: skip
+USUAL = (
+    "PF_RING", "DNA", "NETMAP", "WireCAP-B-(256,100)", "WireCAP-B-(256,500)", "WireCAP-A-(256,100,60%)",
+    "WireCAP-A-(256,500,60%)",
+)  # fmt: skip
 SIZE_INCHES, DPI = (8.0, 5.0), 120
 
 
@@ -54,12 +58,20 @@ def draw(figure: Figure, paths: list[Path]) -> list[Path]:
     return paths
 
 
+def look_of(figure: Figure) -> dict[str, int]:
+    """The number of each label's look: an engine of several figures looks alike in all of them."""
+    labels = dict.fromkeys(series.label for series in figure.series)
+    others = (label for label in labels if label not in USUAL)
+    return {label: USUAL.index(label) for label in labels if label in USUAL} | {
+        label: len(USUAL) + number for number, label in enumerate(others)
+    }
+
+
 def _lines(axes: Any, figure: Figure) -> None:
-    labels = list(dict.fromkeys(series.label for series in figure.series))
+    looks = look_of(figure)
     named: set[str] = set()
     for series in figure.series:
-        which = labels.index(series.label)
-        style = _line_style(series, which)
+        style = _line_style(series, looks[series.label])
         label = series.label if series.kind == SIMULATED else series.kind
         shown = None if label in named else label
         named.add(label)
@@ -87,12 +99,14 @@ def _bars(axes: Any, figure: Figure) -> None:
     width = 0.85 / len(simulated)
     above = 6 if any(series.kind == MEASURED for series in figure.series) else 1  # points
     middles = {}
+    looks = look_of(figure)
     for which, series in enumerate(simulated):
+        look = looks[series.label]
         offset = (which - (len(simulated) - 1) / 2) * width
         middles[series.label] = {point.x: places.index(point.x) + offset for point in series.points}
         drawn = axes.bar(
             list(middles[series.label].values()), series.percents, width, label=series.label, edgecolor="black",
-            linewidth=0.7, color=GREYS[which % len(GREYS)], hatch=HATCHES[which % len(HATCHES)],
+            linewidth=0.7, color=GREYS[look % len(GREYS)], hatch=HATCHES[look % len(HATCHES)],
         )  # fmt: skip
         axes.bar_label(drawn, fmt="%.1f", fontsize=6, padding=above)  # a bar of nothing is told from none
     styles = {MEASURED: MEASURED_BAR, AS_MEASURED: BESIDE}

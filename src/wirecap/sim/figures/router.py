@@ -51,7 +51,8 @@ def _common(series: Sequence[Series], low: float, high: float) -> list[Claim]:
         Claim("ring-buffer engines lose most, then basic, then advanced mode; the larger pool less than the smaller",
               "recalled", order == expected, " > ".join(order)),
         Claim("basic mode still loses much", "recalled", least >= 10, f"at least {least:.1f} %"),
-        Claim("advanced mode loses far less than basic", "text", better >= 1.5, f"at most 1/{better:.1f} of it"),
+        Claim("advanced mode loses far less than basic", "text", better >= 1.5,
+              f"at most 1/{better:.1f} of basic mode's"),
         Claim("every curve falls with more queues", "recalled", all(falls(one.percents) for one in series),
               "; ".join(f"{one.label} {listed(one.percents)}" for one in series)),
         Claim(f"the highest value is {low:g}-{high:g} %", "derived", low <= top <= high, f"{top:.1f} %"),
@@ -82,7 +83,8 @@ def figure_12(tell: Progress) -> Figure:
               "; ".join(f"{queues} queues: {listed([one.at(queues) for one in series])}" for queues in QUEUES)),
         Claim("the highest value is T = 90 % with four queues, 15-17 %", "derived",
               15 <= top <= 17 and top == highest, f"{top:.1f} %"),
-        Claim("every curve falls with more queues", "recalled", all(falls(one.percents) for one in series), "as drawn"),
+        Claim("every curve falls with more queues", "recalled", all(falls(one.percents) for one in series),
+              "; ".join(f"{one.label} {listed(one.percents)}" for one in series)),
     ]  # fmt: skip
     config = _configuration(cost, engines)
     title = "The threshold T of WireCAP-A-(256,100,T)"
@@ -97,7 +99,8 @@ def figure_13(tell: Progress) -> Figure:
     claims = [
         *_common(series, 33, 38),
         Claim("NETMAP has no row: its sync calls do not work per queue", "text",
-              all(one.label != Netmap.label for one in series), ", ".join(one.label for one in series)),
+              all(one.label != Netmap.label for one in series),
+              f"there are {', '.join(one.label for one in series)}"),
     ]  # fmt: skip
     config = {**_configuration(cost, engines), "forward_ns": FORWARD_PS / 1e3, "transmit_ns": TRANSMIT_PS / 1e3}
     title = "A border router's traffic, forwarded (x = 300)"

@@ -73,12 +73,18 @@ def command(
     known.setdefault("frame_bytes", 64)
     known.setdefault("worst_share", 1 / max(1, queues))
     advanced = None if mode == "auto" else mode == "advanced"
+    if advanced and queues == 1:
+        raise UsageError("--mode advanced with one queue: there is no buddy", "leave it out, or give --queues")
     found = plan(Demand(**known, drops_critical=not drops_ok), advanced=advanced, M=M, R=R)
     simulated = check(found, compiling)
     if json_file != "-":
         if summary:
             click.echo(f"{summary}: {_seen(seen)}")
         _show(found, simulated)
+        if summary and seen.get("mean_pps") and given["mean_pps"] is None:
+            click.echo(
+                "  note: the summary's rates are over its whole run: give --mean-rate, --handler-rate if it idled"
+            )
     if json_file:
         write_json(json_file, _as_dict(found, simulated))
 

@@ -69,8 +69,8 @@ class Simulate(Command):
 @traffic("--bus", "bus_pps", type=Parsed("RATE", units.parse_packet_rate),
          help="With --nics: packets a second that the bus moves.  [default: 23.8Mpps]")  # fmt: skip
 @work("--handler", default="pkt_handler:x=300", show_default=True, metavar="NAME:KEY=VALUE",
-      help="pkt_handler:x=300, pkt_handler:rate=38844, exponential:rate=R, lognormal:rate=R,sigma=S, costs:file=F"
-      " (a cost in ns on each line).")  # fmt: skip
+      help="count, pkt_handler:x=300, pkt_handler:rate=38844, exponential:rate=R, lognormal:rate=R,sigma=S,"
+      " costs:file=F (a cost in ns on each line).")  # fmt: skip
 @work("--forward", is_flag=True, help="Send handled packets on, as 64 bytes through a NIC of 10 Gbit/s.")
 @work("--seed", type=COUNT, default=1, show_default=True, help="Of a handler's random costs.")
 @output("--json", "json_file", type=OUTPUT, help="Write the results as JSON; - is stdout.")
@@ -85,6 +85,8 @@ def command(
 
     if not 0 <= seed < 1 << 31:
         raise UsageError(f"a seed of {seed}", "it is below 2147483648")
+    if nics < 1:
+        raise UsageError(f"{nics} NICs", "there is one, or 2 to 16 on a bus")
     if bus_pps is not None and nics == 1:
         raise UsageError("--bus is what several NICs share", "add --nics 2")
     chosen = _engines(engines, settings, forward)
@@ -96,6 +98,8 @@ def command(
     )  # fmt: skip
     if json_file != "-":
         _show(found, list(chosen.values()), verbose)
+        if forward and "all" in engines:
+            click.echo("  NETMAP does not forward: its sync calls do not work per queue")
     if json_file:
         write_json(json_file, found)
 

@@ -56,6 +56,11 @@ class Demand:
                 f"the link carries {self.link_pps:,.0f} frames of {self.frame_bytes} bytes a second",
                 "take a lower rate, shorter frames or a faster link",
             )
+        if self.mean_pps > self.rate_pps * 1.001:
+            raise UsageError(
+                f"a mean of {self.mean_pps:,.0f} p/s is more than the burst's {self.rate_pps:,.0f} p/s",
+                "a burst is faster than the mean: raise --burst-rate",
+            )
 
     @property
     def link_pps(self) -> float:

@@ -9,10 +9,12 @@ from wirecap.kernels.rings import HEADROOM_BYTES
 from wirecap.sim.demand import FCS_BYTES, Demand
 from wirecap.sim.engines.wirecap import CAPTURE_PS
 from wirecap.sim.workload import PS
-from wirecap.units import format_size
+from wirecap.units import format_packet_rate, format_size
 
 UNSURE_CHUNKS = 3
 """A handler gives a chunk back whole, and at low rates one or two are handed over before they are full."""
+MEASURED_PPS = 4e6
+"""What one queue took in without loss in bench/count.py on a veth, on a CPU shared by capture and handler threads."""
 FOOTPRINT_BYTES = 2 << 30
 """Above it pools cost throughput when memory is the bottleneck (figure 14 [fitted])."""
 
@@ -24,7 +26,13 @@ def notes(demand: Demand, advanced: bool, pool: PoolConfig, T: int) -> tuple[str
         *(_threshold(demand, advanced, T) if demand.queues > 1 else []),
         *(_helped(demand, pool, T) if advanced else []),
         *_memory(demand, pool),
+        "for a burst only R x M counts: a smaller M hands packets over sooner, a larger one costs less per packet",
     ]
+    if demand.worst_pps > MEASURED_PPS:
+        found.append(
+            f"a queue at {format_packet_rate(demand.worst_pps)} was never measured: try bench/count.py on the machine"
+            f" that is to do it (some {format_packet_rate(MEASURED_PPS)} on a veth, copying)"
+        )
     if not hands_over(demand, pool.M):
         found.append(f"{pool.M} packets come faster than a capture thread hands over chunks: a larger M, more queues")
     found.append(f"every queue has a capture thread and a handler: best with {2 * demand.queues} cores (--cpus)")
@@ -47,9 +55,10 @@ def _threshold(demand: Demand, advanced: bool, T: int) -> list[str]:
 
 
 def _helped(demand: Demand, pool: PoolConfig, T: int) -> list[str]:
+    order = "handlers of one flow run on several threads: its packets may be handled out of order"
     if helpers(demand.queues, pool.R, T) >= demand.queues - 1:
-        return []
-    return [f"with {pool.R} chunks a queue cannot keep all its buddies busy: -R {spread(demand.queues, T)}"]
+        return [order]
+    return [order, f"with {pool.R} chunks a queue cannot keep all its buddies busy: -R {spread(demand.queues, T)}"]
 
 
 def _memory(demand: Demand, pool: PoolConfig) -> list[str]:

@@ -65,7 +65,8 @@ def parse(text: str, shares: Sequence[float]) -> Workload:
     for part in rest.split(",") if rest else ():
         key, equals, value = part.partition("=")
         if not equals or key not in form.needed + form.optional or key in options:
-            raise UsageError(f"workload {text!r}: {part!r} is not one of its options", f"write it as {form.example}")
+            problem = f"{key} is given twice" if key in options else f"{part!r} is not one of its options"
+            raise UsageError(f"workload {text!r}: {problem}", f"write it as {form.example}")
         options[key] = value
     missing = [key for key in form.needed if key not in options]
     if missing:

@@ -16,7 +16,7 @@ from wirecap.errors import SystemCallError
 from wirecap.linux import capabilities, syscall
 
 MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, PROG_LOAD = 0, 1, 2, 5
-TEST_RUN, OBJECT_INFO, LINK_CREATE, LINK_UPDATE = 10, 15, 28, 29
+TEST_RUN, OBJECT_INFO, LINK_CREATE = 10, 15, 28
 ARRAY, PERCPU_ARRAY, XSKMAP = 2, 6, 17
 MMAPABLE = 1 << 10
 PROG_XDP = 6
@@ -160,10 +160,6 @@ class Link:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-
-    def update(self, program: Program) -> None:
-        """Put another program in place of the one that is attached, between two packets."""
-        _bpf(LINK_UPDATE, struct.pack("<IIII", self.fd, program.fd, 0, 0), "replacing the XDP program")
 
     def ifindex(self) -> int:
         """The interface that it is attached to, 0 once that is gone."""

@@ -29,8 +29,6 @@ FILTER_DATA, FILTER_DATA_END, FILTER_SCRATCH, FILTER_STACK = 2, 3, (4, 5, 9), -2
 FILTER_ACCEPT, FILTER_REJECT = "wanted", "unwanted"
 """Labels that it jumps to."""
 
-_LEAVE: list[Insn] = [("mov_imm", 0, 0, 0, bpf.XDP_PASS), ("exit", 0, 0, 0, 0)]
-
 
 @dataclass(frozen=True)
 class Ledger:
@@ -178,8 +176,14 @@ def _add(pointer: int, offset: int, register: int | None) -> list[Insn]:
     return [("ldxdw", 5, pointer, offset, 0), amount, ("stxdw", pointer, 5, offset, 0)]
 
 
+def taken(interface: str) -> SystemCallError:
+    """What is said where another program is attached."""
+    hint = "another program holds it: 'ip link show' names it; stop its owner, or use --engine packet"
+    return SystemCallError(f"{interface}: an XDP program is attached already", errno.EBUSY, hint)
+
+
 class Hook:
-    """The capture hook of one NIC: maps and program; ``attach`` takes the interface, ``open`` lets packets in."""
+    """The capture hook of one NIC: its maps and its program; ``attach`` lets packets in."""
 
     def __init__(
         self, queues: int, captured: list[int], ledger: Ledger, room: int, clock: str,
@@ -203,11 +207,7 @@ class Hook:
             raise SystemCallError(error.message, error.errno, error.hint or hint) from None
 
     def attach(self, interface: str, ifindex: int, mode: str) -> str:
-        """Attach a program that leaves the host its packets: all that can be refused is refused here.
-
-        mode: auto | native | generic.  Returns the mode that was taken.
-        """
-        waiting = bpf.Program(assemble(_LEAVE), "wirecap_wait")
+        """Attach to an interface; mode: auto | native | generic.  Returns the mode that was taken."""
         attempts = {"auto": ("native", "generic"), "native": ("native",), "generic": ("generic",)}[mode]
         for attempt in attempts:
             if attempt == "generic":
@@ -215,23 +215,15 @@ class Hook:
                 self.program = self._load(shared=True)
             try:
                 flags = bpf.XDP_DRV_MODE if attempt == "native" else bpf.XDP_SKB_MODE
-                self.link = waiting.attach(ifindex, flags)
+                self.link = self.program.attach(ifindex, flags)
                 return attempt
             except SystemCallError as error:
                 if error.errno in (errno.EBUSY, errno.EEXIST):
-                    hint = "another program holds it: 'ip link show' names it; stop its owner, or use --engine packet"
-                    raise SystemCallError(
-                        f"{interface}: an XDP program is attached already", error.errno, hint
-                    ) from None
+                    raise taken(interface) from None
                 if attempt == attempts[-1]:
                     hint = error.hint or "try --xdp-mode generic"
                     raise SystemCallError(f"{interface}: {error.message}", error.errno, hint) from None
         raise AssertionError(mode)
-
-    def open(self) -> None:
-        """Let packets in."""
-        assert self.link
-        self.link.update(self.program)
 
     def is_attached(self) -> bool:
         """False before ``attach``, after ``detach``, and once the interface is gone."""

@@ -76,7 +76,7 @@ class Source(Protocol):
         ...
 
     def claim(self) -> None:
-        """Take all that can be refused; raises SystemCallError.  No output file is touched before."""
+        """Take what others may hold; raises SystemCallError.  No output file is touched before."""
         ...
 
     def start(self) -> None:

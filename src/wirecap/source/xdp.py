@@ -17,7 +17,7 @@ from wirecap.filters.program import Program
 from wirecap.kernels import pool as k
 from wirecap.kernels.capture import capture_loop
 from wirecap.kernels.rings import HEADROOM_BYTES, IN_ORDER, LEDGER, OFFERED, UNSTAMPED, Rings
-from wirecap.linux import bpf, clock, memory, xdp_program, xsk
+from wirecap.linux import bpf, clock, memory, netlink, xdp_program, xsk
 from wirecap.linux.asm import Insn
 from wirecap.linux.promiscuous import Promiscuous
 from wirecap.linux.xdp_program import STAMPS, Hook, Ledger, best_clock, make_ledger
@@ -153,7 +153,10 @@ class XdpSource:
         return self._sockets[queue].fd
 
     def claim(self) -> None:
-        """Bind every socket, so that no packet meets a queue that is not ready, and take the hooks."""
+        """Bind every socket, so that no packet meets a queue that is not ready."""
+        for nic in self._nics:
+            if netlink.interface(nic.name).xdp_mode:
+                raise xdp_program.taken(nic.name)
         numbers = {(q.interface, q.queue): i for i, q in enumerate(self.queues)}
         for nic, hook in zip(self._nics, self._hooks, strict=True):
             for queue in nic.queues:
@@ -169,11 +172,10 @@ class XdpSource:
         if self.zero_copy:  # the driver takes cells ahead of the packets; what finds none never comes to the hook
             self._words[IN_ORDER :: k.QUEUE_WORDS] = False
             self.rings.ledger[self._words[LEDGER :: k.QUEUE_WORDS] + OFFERED] = _NO_END
-        self.modes = [h.attach(n.name, n.index, self._mode) for n, h in zip(self._nics, self._hooks, strict=True)]
 
     def start(self) -> None:
-        for hook in self._hooks:
-            hook.open()
+        """Attach."""
+        self.modes = [h.attach(n.name, n.index, self._mode) for n, h in zip(self._nics, self._hooks, strict=True)]
 
     def _bind(self, name: str, index: int, queue: int, socket: xsk.Socket) -> None:
         first = self._sockets[0]

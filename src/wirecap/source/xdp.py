@@ -154,9 +154,6 @@ class XdpSource:
 
     def claim(self) -> None:
         """Bind every socket, so that no packet meets a queue that is not ready."""
-        for nic in self._nics:
-            if netlink.interface(nic.name).xdp_mode:
-                raise xdp_program.taken(nic.name)
         numbers = {(q.interface, q.queue): i for i, q in enumerate(self.queues)}
         for nic, hook in zip(self._nics, self._hooks, strict=True):
             for queue in nic.queues:
@@ -172,6 +169,9 @@ class XdpSource:
         if self.zero_copy:  # the driver takes cells ahead of the packets; what finds none never comes to the hook
             self._words[IN_ORDER :: k.QUEUE_WORDS] = False
             self.rings.ledger[self._words[LEDGER :: k.QUEUE_WORDS] + OFFERED] = _NO_END
+        for nic in self._nics:
+            if netlink.interface(nic.name).xdp_mode:
+                raise xdp_program.taken(nic.name)
 
     def start(self) -> None:
         """Attach."""

@@ -17,12 +17,11 @@ def compiling(name: str) -> None:
 
 def write_json(path: str, found: dict[str, Any]) -> None:
     """A result as JSON into a file, or on the standard output."""
-    if path == "-":  # a reader that went away is told as for every command
-        closing.write_json(found, path, indent=1)
-        return
     try:
         closing.write_json(found, path, indent=1)
     except OSError as error:
+        if path == "-":  # a reader that went away is told as for every command
+            raise
         raise UsageError(
             f"{path}: {(error.strerror or str(error)).lower()}", "choose a file that can be written"
         ) from None

@@ -1,41 +1,36 @@
-"""The counters of a run, from where they were counted to the one object that users see.
+"""The counters of a run: where every packet ended up, for each home queue.
 
-Every packet is counted once at the hook and once where it ended: delivered, filtered out, or dropped under
-a name.  What the two sides do not agree on is shown as the drop ``unaccounted``, which no run may have.
+Every packet is counted once at the hook and once where it ended up: delivered, filtered out, or dropped under a
+name.  Any difference between the two sides is shown as the drop ``unaccounted``, which no run may have.
 """
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
-from wirecap.handlers.forward import Forwarder
-from wirecap.handlers.pipeline import Pipeline
-from wirecap.kernels import handle as h
-from wirecap.kernels import lanes
-from wirecap.kernels import pool as k
-from wirecap.source.base import HookCounts
-
-if TYPE_CHECKING:
-    from wirecap.engine.engine import Engine
+from wirecap.kernels.file.merge import Merge
+from wirecap.kernels.pool import handler_loop as h
+from wirecap.kernels.pool import pool as k
+from wirecap.kernels.pool import work_queues
+from wirecap.source.source import HookCounts, Source
 
 
 @dataclass
 class QueueCounts:
-    """One home queue; packets, and bytes where the name says so."""
+    """The counts of one home queue, in packets unless the name says bytes."""
 
     interface: str
     queue: int
     received: int = 0
-    received_octets: int = 0
+    received_bytes: int = 0
     delivered: int = 0
-    delivered_octets: int = 0
+    delivered_bytes: int = 0
     filtered_out: int = 0
     offloaded: int = 0
     forwarded: int = 0
     pending: int = 0
-    """On the way through the engine; 0 once it has stopped."""
+    """Packets on their way through the engine; 0 once it has stopped."""
     drops: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -54,115 +49,104 @@ class Summary:
         return sum(getattr(queue, name) for queue in self.queues)
 
     def drops(self) -> dict[str, int]:
-        """Packets by reason, over all queues; every reason that a queue knows is there."""
+        """Packets by reason, over all queues, with every reason that any queue knows."""
         names = dict.fromkeys(name for queue in self.queues for name in queue.drops)
         return {name: sum(queue.drops.get(name, 0) for queue in self.queues) for name in names}
 
 
-def summarize(engine: Engine) -> Summary:
-    """Read every counter once; the hook is read first, so that a running engine never looks ahead of it."""
-    pool = engine.pool
-    hooks = [engine.source.counts(pool, queue) for queue in range(len(engine.source.queues))]
-    queues = [_queue(engine, number, hook) for number, hook in enumerate(hooks)]
+def summarize(
+    pool: k.Pool, source: Source, handlers: int, stopped: bool, account: Callable[[int, QueueCounts], None]
+) -> Summary:
+    """Read every counter: for each queue first those of packets that ended somewhere, last that of all.
+
+    Counters only grow, and a packet is counted at the hook before it ends anywhere.  So what was read first can never
+    exceed what was read last, whatever moves in between, and the difference is ``pending``.
+
+    handlers: how many capture queues there are.  account: adds what the application knows about a home queue's packets.
+    """
+    queues = []
+    for number, place in enumerate(source.queues):
+        counts = QueueCounts(place.interface, place.queue)
+        _count_ended(pool, number, counts)
+        account(number, counts)
+        hook = source.counts(pool, number)
+        _count_received(source, hook, counts)
+        _settle(pool, source, number, hook, handlers, stopped, counts)
+        queues.append(counts)
     return Summary(queues, refused_recycles=int(pool.control[k.REFUSED]))
 
 
-def _queue(engine: Engine, number: int, hook: HookCounts) -> QueueCounts:
-    place = engine.source.queues[number]
-    tally = engine.pool.tallies[:, number, :].sum(axis=0).tolist()
-    drops = dict(hook.drops)
-    drops["unread_at_stop"] = tally[h.UNREAD]
-    counts = QueueCounts(
-        interface=place.interface, queue=place.queue,
-        received=hook.received, received_octets=hook.received_octets,
-        delivered=tally[h.DELIVERED], delivered_octets=tally[h.DELIVERED_OCTETS],
-        filtered_out=tally[h.FILTERED] + hook.filtered, offloaded=tally[h.DELIVERED_OFFLOADED], drops=drops,
-    )  # fmt: skip
-    if isinstance(engine.application, Pipeline) and engine.application.forwarder:
-        _sent(engine, engine.application.forwarder, number, counts)
+def _count_ended(pool: k.Pool, number: int, counts: QueueCounts) -> None:
+    unread = int(pool.tallies[:, number, h.UNREAD].sum())  # before DELIVERED, from which ``give_up`` moves packets
+    tally = pool.tallies[:, number, :].sum(axis=0).tolist()
+    counts.delivered, counts.delivered_bytes = tally[h.DELIVERED], tally[h.DELIVERED_BYTES]
+    counts.filtered_out, counts.offloaded = tally[h.FILTERED], tally[h.DELIVERED_OFFLOADED]
+    counts.drops = {"unread_at_stop": unread}
+
+
+def _count_received(source: Source, hook: HookCounts, counts: QueueCounts) -> None:
+    counts.received, counts.received_bytes = hook.received, hook.received_bytes
+    counts.filtered_out += hook.filtered
+    counts.drops = hook.drops | counts.drops
+    if not source.live:  # nobody lost them: they are still in the file
+        counts.received -= counts.drops.pop("unread_at_stop")
+
+
+def _settle(
+    pool: k.Pool, source: Source, number: int, hook: HookCounts, handlers: int, stopped: bool, counts: QueueCounts
+) -> None:
+    """Classify what was received but ended nowhere: pending while the engine runs, else unread or unaccounted."""
     left = counts.received - counts.delivered - counts.filtered_out - counts.dropped
-    if engine.stopped:
-        waiting, waiting_octets = _in_slots(engine, number)
-        waiting += hook.in_ring
-        if engine.source.keeps_unread:
-            counts.received -= waiting + drops.pop("unread_at_stop")
-            counts.received_octets -= waiting_octets + tally[h.UNREAD_OCTETS]
-        else:
-            drops["unread_at_stop"] += waiting
-        if left != waiting:
-            drops["unaccounted"] = left - waiting
-    else:
+    if not stopped:
         counts.pending = left
-    return counts
+        return
+    waiting, waiting_bytes = _in_slots(pool, number, handlers)
+    waiting += hook.in_ring
+    if source.live:
+        counts.drops["unread_at_stop"] += waiting
+    else:
+        counts.received -= waiting
+        counts.received_bytes -= waiting_bytes + int(pool.tallies[:, number, h.UNREAD_BYTES].sum())
+    if left != waiting:
+        counts.drops["unaccounted"] = left - waiting
 
 
-def _sent(engine: Engine, forwarder: Forwarder, queue: int, counts: QueueCounts) -> None:
-    """Of a forwarder's packets only those that were sent are delivered; the others are dropped, by name."""
-    given = counts.delivered
-    counts.delivered = counts.forwarded = forwarder.forwarded(queue)
-    counts.drops |= forwarder.lost(queue)
-    if engine.stopped:
-        counts.drops["tx_unfinished"] = forwarder.unfinished(queue)
-        if engine.failure():  # what the thread that failed had in hand
-            counts.drops["handler_failed"] = given - counts.forwarded - sum(
-                counts.drops[name] for name in (*forwarder.lost(queue), "tx_unfinished")
-            )  # fmt: skip
+def give_up(pool: k.Pool, consumer: int, slot: int, first: int) -> None:
+    """Count the packets of a delivered chunk from ``first`` on as unread: its consumer did not get to them.
 
-
-def _in_slots(engine: Engine, queue: int) -> tuple[int, int]:
-    """Packets and bytes of a stopped engine that lie in a filling slot or in chunks that no handler took.
-
-    Chunks on their way from a handler to a writer are delivered already.
+    For that consumer's own thread.
     """
-    pool = engine.pool
+    kept, home = pool.meta[slot * k.SLOT_WORDS + k.KEPT], pool.meta[slot * k.SLOT_WORDS + k.HOME]
+    count, byte_count = kept - first, pool.captured[slot, first:kept].sum()
+    tally = pool.tallies[consumer, home]
+    tally[h.DELIVERED] -= count  # before UNREAD: a reader may miss them for a moment, but never finds them twice
+    tally[h.DELIVERED_BYTES] -= byte_count
+    if pool.meta[slot * k.SLOT_WORDS + k.OFFLOADED]:
+        tally[h.DELIVERED_OFFLOADED] -= count
+    tally[h.UNREAD] += count
+    tally[h.UNREAD_BYTES] += byte_count
+
+
+def give_up_merged(pool: k.Pool, consumer: int, merge: Merge) -> None:
+    """``give_up`` what a merge that takes chunks itself has admitted but not written."""
+    for queue in merge.mine.tolist():
+        rest = [(slot - 1, 0) for slot in merge.pending[queue].tolist() if slot]
+        if merge.head[queue] >= 0:
+            rest.append((int(merge.head[queue]), int(merge.cursor[queue])))
+        for slot, first in rest:
+            give_up(pool, consumer, slot, first)
+
+
+def _in_slots(pool: k.Pool, queue: int, handlers: int) -> tuple[int, int]:
+    """Packets and bytes that a stopped engine holds in a filling slot or in chunks that no handler took.
+
+    Chunks on their way from a handler to a writer have already been delivered.
+    """
     words = pool.queues[queue * k.QUEUE_WORDS : (queue + 1) * k.QUEUE_WORDS]
-    stride = lanes.PLACES + int(pool.control[k.LANE_MASK]) + 1
-    places = pool.lanes[: engine.layout.handlers * stride].reshape(-1, stride)[:, lanes.PLACES :]
+    stride = work_queues.PLACES + int(pool.control[k.WORK_QUEUE_MASK]) + 1
+    places = pool.work_queues[: handlers * stride].reshape(-1, stride)[:, work_queues.PLACES :]
     slots = [slot for slot in (places[places > 0] - 1).tolist() if pool.meta[slot * k.SLOT_WORDS + k.HOME] == queue]
     waiting = [(slot, int(pool.meta[slot * k.SLOT_WORDS + k.COUNT])) for slot in slots]
     waiting.append((int(words[k.FILL_SLOT]), int(words[k.FILL_COUNT])))
-    octets = sum(int(pool.captured[slot, :count].sum()) for slot, count in waiting)
-    return sum(count for _, count in waiting), octets
-
-
-def as_dict(engine: Engine, written: int = 0, written_octets: int = 0) -> dict[str, Any]:
-    """The summary object (docs/summary.md)."""
-    summary = engine.summary()
-    source = engine.source
-    facts = source.describe()
-    drops = {name: count for name, count in summary.drops().items() if count}
-    found: dict[str, Any] = {
-        "engine": source.engine,
-        "mode": "advanced" if engine.advanced else "basic",
-        "xdp_mode": facts["xdp_mode"],
-        "zero_copy": facts["zero_copy"],
-        "queues": len(source.queues),
-        "M": engine.M,
-        "R": engine.R,
-        "T": engine.T,
-        "pool_bytes": int(source.arena.nbytes),
-        "duration_s": round((engine.ended or time.monotonic()) - engine.started, 6),
-        "packets": {
-            "received": summary.total("received"),
-            "delivered": summary.total("delivered"),
-            "filtered_out": summary.total("filtered_out"),
-            "written": written,
-            "forwarded": summary.total("forwarded"),
-            "offloaded": summary.total("offloaded"),
-            "dropped": summary.total("dropped"),
-            "drops": drops,
-        },
-        "bytes": {"received": summary.total("received_octets"), "written": written_octets},
-        "per_queue": [
-            {
-                "interface": q.interface, "queue": q.queue, "received": q.received, "delivered": q.delivered,
-                "filtered_out": q.filtered_out, "offloaded": q.offloaded, "dropped": q.dropped,
-                "drops": {name: count for name, count in q.drops.items() if count},
-            }
-            for q in summary.queues
-        ],
-    }  # fmt: skip
-    if isinstance(engine.application, Pipeline) and engine.application.forwarder:
-        found["packets"]["reordered"] = engine.application.forwarder.reordered()
-        found["outputs"] = engine.application.forwarder.outputs()
-    return found
+    byte_count = sum(int(pool.captured[slot, :count].sum()) for slot, count in waiting)
+    return sum(count for _, count in waiting), byte_count

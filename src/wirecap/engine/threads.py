@@ -1,10 +1,10 @@
-"""Threads that remember why they ended, and where they run."""
+"""Threads that remember why they ended, and which CPU they run on."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from wirecap.errors import UsageError
 from wirecap.linux import syscall
@@ -21,7 +21,7 @@ class Worker(threading.Thread):
         self.failure: BaseException | None = None
 
     def run(self) -> None:
-        _set_name(self.name)
+        set_name(self.name)
         try:
             self._work()
         except BaseException as error:
@@ -30,28 +30,28 @@ class Worker(threading.Thread):
             self._ended()
 
 
-def _set_name(name: str) -> None:
-    """Name the calling thread for ``top -H`` and its like, which show 15 bytes."""
+def set_name(name: str) -> None:
+    """Name the calling thread for ``top -H`` and the like, which show 15 bytes."""
     syscall.libc.prctl(PR_SET_NAME, name.replace("wirecap ", "wirecap-").replace(" ", "-").encode()[:15], 0, 0, 0)
 
 
-def pin(worker: Worker, cpus: tuple[int, ...], number: int) -> None:
-    """Keep thread ``number`` on one of ``cpus``, round robin; no cpus, no pinning."""
+def pin(worker: Worker, cpus: Sequence[tuple[int, ...]], number: int) -> None:
+    """Pin thread ``number`` to one of these sets of CPUs, round robin; without any, do nothing."""
     if not cpus or worker.native_id is None:
         return
     try:
-        os.sched_setaffinity(worker.native_id, {cpus[number % len(cpus)]})
+        os.sched_setaffinity(worker.native_id, cpus[number % len(cpus)])
     except ProcessLookupError:
         return  # it has ended already
     except OSError:
         allowed = ",".join(map(str, sorted(os.sched_getaffinity(0))))
-        raise UsageError(f"CPU {cpus[number % len(cpus)]} is not there", f"this process may use {allowed}") from None
+        raise UsageError(f"CPU {cpus[number % len(cpus)][0]} is not available", f"choose from {allowed}") from None
 
 
 def prefer(worker: Worker) -> bool:
-    """Let a capture thread run as soon as it wakes (SCHED_FIFO): it is brief, and what it misses is lost.
+    """Let a capture thread run as soon as it wakes (SCHED_FIFO): its turns are short, and what it misses is lost.
 
-    False where the system does not allow it (no CAP_SYS_NICE); the thread then waits its turn.
+    False if the system does not allow it (no CAP_SYS_NICE); the thread then waits its turn.
     """
     if worker.native_id is None:
         return False

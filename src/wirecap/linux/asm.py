@@ -1,7 +1,8 @@
 """An assembler for eBPF: readable tuples in, 64-bit instructions out.
 
 An instruction is ``(op, dst, src, off, imm)`` with registers as numbers 0-10 and, in jumps, a label (a
-string) as ``off``; ``("label", name)`` marks a place; helper calls are ``("call", 0, 0, 0, number)``;
+string) as ``off``; ``("label", name)`` marks a place; helper calls are ``("call", 0, 0, 0, number)``,
+calls of kernel functions ``("call_kfunc", 0, 0, 0, number in the kernel's BTF)``;
 ``("ld_map_fd", dst, 0, 0, fd)`` and ``("ld_map_value", dst, 0, offset, fd)`` load a map or the address of
 its first value.  Encoding: RFC 9669, "BPF Instruction Set Architecture".
 """
@@ -27,10 +28,11 @@ _JUMP = {
 
 CMPXCHG = 0xF1
 _PSEUDO_MAP_FD, _PSEUDO_MAP_VALUE = 1, 2
+_PSEUDO_KFUNC = 2
 
 
 def _opcodes() -> dict[str, int]:
-    table = {"call": 0x85, "exit": 0x95, "ja": 0x05, "neg": 0x87, "neg32": 0x84}
+    table = {"call": 0x85, "call_kfunc": 0x85, "exit": 0x95, "ja": 0x05, "neg": 0x87, "neg32": 0x84}
     for size, bits in _SIZE.items():
         table[f"ldx{size}"] = 0x61 | bits  # dst = *(size *)(src + off)
         table[f"st{size}"] = 0x62 | bits  # *(size *)(dst + off) = imm
@@ -54,14 +56,15 @@ OPCODES = _opcodes()
 _WIDE = {"ld_map_fd", "ld_map_value", "lddw"}
 
 
-def _width(insn: Insn) -> int:
+def width(insn: Insn) -> int:
+    """How many of the 8-byte instructions it takes."""
     return 0 if insn[0] == "label" else 2 if insn[0] in _WIDE else 1
 
 
 def assemble(program: Iterable[Insn]) -> bytes:
     """The program's bytes, 8 per instruction.
 
-    Raises UsageError when a jump is longer than the format's 16 bits, KeyError on an unknown label.
+    Raises UsageError if a jump does not fit the format's 16 bits, and KeyError for an unknown label.
     """
     program = list(program)
     labels: dict[str, int] = {}
@@ -69,14 +72,14 @@ def assemble(program: Iterable[Insn]) -> bytes:
     for insn in program:
         if insn[0] == "label":
             labels[str(insn[1])] = place
-        place += _width(insn)
+        place += width(insn)
     code = bytearray()
     place = 0
     for insn in program:
         if len(insn) == 2:
             continue
         op, dst, src, off, imm = insn
-        place += _width(insn)
+        place += width(insn)
         if op in _WIDE:
             code += _wide(op, dst, off, imm)
             continue
@@ -84,10 +87,13 @@ def assemble(program: Iterable[Insn]) -> bytes:
             off = labels[off] - place
         if not -32768 <= off <= 32767:
             raise UsageError(
-                f"the program's jump over {off} instructions does not fit eBPF's 16 bits", "simplify the filter"
+                f"the filter is too long for eBPF: a jump over {off} instructions does not fit 16 bits",
+                "simplify the filter",
             )
         if op in ("be16", "be32", "be64"):
             imm = int(op[2:])
+        if op == "call_kfunc":
+            src = _PSEUDO_KFUNC
         code += struct.pack("<BBhi", OPCODES[op], src << 4 | dst, off, _signed32(imm))
     return bytes(code)
 

@@ -1,4 +1,4 @@
-"""From the clock that the XDP program reads to nanoseconds since the epoch, UTC."""
+"""Converts the clock that the XDP program reads to nanoseconds since the epoch, UTC."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import time
 
 
 def offset_ns(clock: str) -> int:
-    """What to add to a stamp of 'tai' or 'monotonic' to get UTC.
+    """What to add to a 'tai' or 'monotonic' timestamp to get UTC, in nanoseconds.
 
-    CLOCK_TAI runs a whole number of seconds ahead of CLOCK_REALTIME (0 where nobody told the kernel the
-    leap seconds), so that the offset is rounded to seconds.  The monotonic clock's offset is measured
-    between two readings, the closest of a few.
+    CLOCK_TAI is a whole number of seconds ahead of CLOCK_REALTIME (0 if nobody has set the leap seconds in
+    the kernel), so the offset is rounded to seconds.  The monotonic clock's offset is measured between two
+    readings, taking the closest of a few pairs.
     """
     if clock == "tai":
         return -round(time.clock_gettime(time.CLOCK_TAI) - time.time()) * 1_000_000_000

@@ -1,8 +1,7 @@
-"""Memory that the kernel fills: the UMEM's cells, and one region in which all rings lie side by side."""
+"""On which NUMA node memory lies: mbind(2) and get_mempolicy(2)."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import mmap
 
@@ -11,67 +10,41 @@ from numpy.typing import NDArray
 
 from wirecap.linux import syscall
 
-MAP_FIXED, MAP_HUGETLB = 0x10, 0x40000  # asm-generic/mman-common.h, mman.h
-_PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-_HUGE_PAGE = 2 << 20
-
-syscall.libc.mmap.restype = ctypes.c_void_p
-syscall.libc.mmap.argtypes = [
-    ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64,
-]  # fmt: skip
+PREFERRED = 1  # MPOL_PREFERRED, linux/mempolicy.h
+_NODE, _ADDRESS = 1, 2  # MPOL_F_NODE, MPOL_F_ADDR
+_MOST_NODES = 1024
 
 
-def page_round(size: int, page: int = mmap.PAGESIZE) -> int:
-    return -(-size // page) * page
+def prefer_node(memory: NDArray[np.uint8], node: int) -> bool:
+    """Let pages come from a node as long as it has any; pages that were touched stay.  False if the kernel refuses."""
+    start = memory.ctypes.data & -mmap.PAGESIZE
+    end = (memory.ctypes.data + memory.size + mmap.PAGESIZE - 1) & -mmap.PAGESIZE
+    mask = (ctypes.c_ulong * (_MOST_NODES // 64))()
+    mask[node // 64] = 1 << node % 64
+    result = syscall.libc.syscall(
+        syscall.number("mbind"), ctypes.c_void_p(start), ctypes.c_ulong(end - start), PREFERRED, mask,
+        ctypes.c_ulong(_MOST_NODES), 0,
+    )  # fmt: skip
+    return bool(result == 0)
 
 
-def cells(size_bytes: int) -> NDArray[np.uint8]:
-    """Zeroed memory, uint8 (size_bytes,): on huge pages where there are any, else on transparent ones."""
-    try:
-        area = mmap.mmap(-1, page_round(size_bytes, _HUGE_PAGE), flags=_PRIVATE | MAP_HUGETLB)
-    except OSError:
-        return transparent(size_bytes)
-    return np.frombuffer(area, dtype=np.uint8)[:size_bytes]
+def node_of(memory: NDArray[np.uint8], offset: int = 0) -> int:
+    """The node on which a touched byte lies; -1 if the kernel does not say."""
+    node = ctypes.c_int(-1)
+    address = ctypes.c_void_p(memory.ctypes.data + offset)
+    wanted = _NODE | _ADDRESS
+    if syscall.libc.syscall(syscall.number("get_mempolicy"), ctypes.byref(node), None, 0, address, wanted):
+        return -1
+    return node.value
 
 
-def transparent(size_bytes: int) -> NDArray[np.uint8]:
-    """Zeroed memory, uint8 (size_bytes,), on transparent huge pages where the kernel has them."""
-    area = mmap.mmap(-1, page_round(size_bytes, _HUGE_PAGE), flags=_PRIVATE)
-    with contextlib.suppress(OSError):  # a kernel without them
-        area.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(area, dtype=np.uint8)[:size_bytes]
-
-
-class Region:
-    """One stretch of address space that several descriptors' memory is mapped into, piece by piece.
-
-    A mapping keeps its socket alive, so that ``close`` puts empty memory in its place: a late reader meets
-    zeros, not a fault.
-    """
-
-    def __init__(self, size_bytes: int) -> None:
-        self._area = mmap.mmap(-1, page_round(size_bytes))
-        self.octets: NDArray[np.uint8] = np.frombuffer(self._area, dtype=np.uint8)
-        self._used = 0
-
-    def reserve(self, size_bytes: int) -> int:
-        """Offset of the next free, page-aligned piece."""
-        at = self._used
-        self._used += page_round(size_bytes)
-        if self._used > len(self._area):
-            raise ValueError("the region is full")
-        return at
-
-    def map(self, fd: int, file_offset: int, size_bytes: int, what: str) -> int:
-        """Map a descriptor's memory, shared; its offset in the region."""
-        at = self.reserve(size_bytes)
-        address = self.octets.ctypes.data + at
-        protection = mmap.PROT_READ | mmap.PROT_WRITE
-        got = syscall.libc.mmap(address, size_bytes, protection, mmap.MAP_SHARED | MAP_FIXED, fd, file_offset)
-        syscall.call(f"mapping {what}", 0 if got == address else -1)
-        return at
-
-    def close(self) -> None:
-        size, protection = len(self._area), mmap.PROT_READ | mmap.PROT_WRITE
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_FIXED
-        syscall.libc.mmap(self.octets.ctypes.data, size, protection, flags, -1, 0)
+def policy_of(memory: NDArray[np.uint8], offset: int = 0) -> tuple[int, list[int]]:
+    """(policy, nodes) of the memory at a byte; (-1, []) if the kernel does not say."""
+    mode, mask = ctypes.c_int(-1), (ctypes.c_ulong * (_MOST_NODES // 64))()
+    result = syscall.libc.syscall(
+        syscall.number("get_mempolicy"), ctypes.byref(mode), mask, ctypes.c_ulong(_MOST_NODES),
+        ctypes.c_void_p(memory.ctypes.data + offset), _ADDRESS,
+    )  # fmt: skip
+    if result:
+        return -1, []
+    return mode.value, [64 * word + bit for word, bits in enumerate(mask) for bit in range(64) if bits >> bit & 1]

@@ -1,8 +1,8 @@
-"""Network namespaces: list, make and remove them, and run a function inside one.
+"""Network namespaces: list, create and remove them, and run a function inside one.
 
-A named namespace is a mount at /run/netns/NAME, as iproute2 lays it (ip-netns(8)).  A namespace belongs
-to a thread: ``call`` enters it in a thread of its own, so that the caller's never changes.  Sockets,
-and processes that the function starts, stay in the namespace after it returns.
+A named namespace is a mount at /run/netns/NAME, as iproute2 makes it (ip-netns(8)).  Each thread has its own
+namespace: ``call`` enters one in a separate thread, so the caller's never changes.  Sockets that the function
+opens, and processes that it starts, stay in the namespace after it returns.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import ctypes
 import difflib
 import errno
 import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from wirecap.errors import SystemCallError, UsageError
 from wirecap.linux import syscall
+from wirecap.linux.own_thread import on_own_thread
 
 FOLDER = Path("/run/netns")
 CLONE_NEWNET = 0x40000000  # linux/sched.h
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 def names() -> list[str]:
-    """The named namespaces, sorted; a name without a namespace mounted on it counts too."""
+    """The named namespaces, sorted, including names on which no namespace is mounted."""
     try:
         return sorted(path.name for path in FOLDER.iterdir())
     except FileNotFoundError:
@@ -44,7 +44,7 @@ def path_of(name: str) -> Path:
     if near:
         hint = f"did you mean {' or '.join(near)}?"
     else:
-        hint = f"there are: {', '.join(known)}" if known else "there are none; 'wirecap testbed up' makes one"
+        hint = f"choose from {', '.join(known)}" if known else "there are none; 'wirecap testbed up' creates one"
     raise UsageError(f"no network namespace {name!r}", hint)
 
 
@@ -54,7 +54,7 @@ def enter(name: str) -> None:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise SystemCallError(f"open {path}: {error.strerror}", error.errno or 0) from None
+        raise SystemCallError(f"cannot open {path}: {error.strerror}", error.errno or 0) from None
     try:
         if syscall.libc.setns(descriptor, CLONE_NEWNET):
             raise _refused(name, ctypes.get_errno())
@@ -66,14 +66,14 @@ def _refused(name: str, code: int) -> SystemCallError:
     if code == errno.EPERM:
         hint = "entering a network namespace needs CAP_SYS_ADMIN: run as root"
     elif code == errno.EINVAL:
-        hint = f"nothing is mounted on {FOLDER / name}: 'ip netns delete {name}' removes the remains"
+        hint = f"nothing is mounted on {FOLDER / name}: remove it with 'ip netns delete {name}'"
     else:
         hint = ""
-    return SystemCallError(f"network namespace {name!r}: setns: {os.strerror(code)}", code, hint)
+    return SystemCallError(f"cannot enter network namespace {name!r}: {os.strerror(code)}", code, hint)
 
 
 def call(name: str | None, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """``function(*args, **kwargs)`` in the namespace; None is the caller's own.  Errors pass through."""
+    """Run ``function(*args, **kwargs)`` in the namespace; None means the caller's own.  Errors pass through."""
     if name is None:
         return function(*args, **kwargs)
     where = name
@@ -82,16 +82,36 @@ def call(name: str | None, function: Callable[P, T], *args: P.args, **kwargs: P.
         enter(where)
         return function(*args, **kwargs)
 
-    return _in_thread(inside)
+    return on_own_thread(inside, "netns")
+
+
+def call_at_home(function: Callable[[], T]) -> T:
+    """Run ``function()`` in the process's own namespace, also where the caller's thread was started in another one."""
+    home = Path(f"/proc/{os.getpid()}/ns/net")  # that of the first thread, which is never moved
+    if Path("/proc/thread-self/ns/net").readlink() == home.readlink():
+        return function()
+
+    def inside() -> T:
+        descriptor = os.open(home, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if syscall.libc.setns(descriptor, CLONE_NEWNET):
+                raise _refused("of the process", ctypes.get_errno())
+        finally:
+            os.close(descriptor)
+        return function()
+
+    return on_own_thread(inside, "netns")
 
 
 def call_in_new(function: Callable[[], T]) -> tuple[T, int]:
-    """``function()`` in a new namespace without a name, and a descriptor that keeps the namespace until closed."""
+    """Run ``function()`` in a new, unnamed namespace; returns its result and a descriptor that keeps the namespace."""
 
     def inside() -> tuple[T, int]:
         if syscall.libc.unshare(CLONE_NEWNET):
             code = ctypes.get_errno()
-            raise SystemCallError(f"unshare: {os.strerror(code)}", code, "this needs CAP_SYS_ADMIN: run as root")
+            raise SystemCallError(
+                f"cannot create a network namespace: {os.strerror(code)}", code, "this needs CAP_SYS_ADMIN: run as root"
+            )
         descriptor = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
             return function(), descriptor
@@ -99,50 +119,32 @@ def call_in_new(function: Callable[[], T]) -> tuple[T, int]:
             os.close(descriptor)
             raise
 
-    return _in_thread(inside)
-
-
-def _in_thread(function: Callable[[], T]) -> T:
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(function())
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, name="netns", daemon=True)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
+    return on_own_thread(inside, "netns")
 
 
 def create(name: str) -> None:
-    """Make a named namespace that ``ip netns`` sees; its loopback stays down.  One that exists is kept."""
+    """Create a named namespace that ``ip netns`` sees; its loopback stays down.  An existing one is kept."""
     from pyroute2 import netns
 
     if name in names() and not _is_mounted(name):
-        delete(name)  # the remains of a creation that was cut short
+        delete(name)  # left over from a creation that was interrupted
     if name in names():
         return
     try:
         netns.create(name)
     except FileExistsError:
-        pass  # somebody else was faster
+        pass  # someone else was faster
     except OSError as error:
         if error.errno in (errno.EPERM, errno.EACCES):
             hint = "this needs CAP_SYS_ADMIN and CAP_NET_ADMIN: run as root"
         else:
             hint = ""
-        message = f"cannot make network namespace {name!r}: {error.strerror or error}"
+        message = f"cannot create network namespace {name!r}: {error.strerror or error}"
         raise SystemCallError(message, error.errno or 0, hint) from None
 
 
 def delete(name: str) -> None:
-    """Remove a named namespace; it ends when the last process in it does.  None of that name: no error."""
+    """Remove a named namespace, which ends with the last process in it.  It need not exist."""
     from pyroute2 import netns
 
     try:
@@ -156,5 +158,5 @@ def delete(name: str) -> None:
 
 
 def _is_mounted(name: str) -> bool:
-    """A mounted namespace lies on the kernel's own file system, the bare mount point on /run's."""
+    """Whether a namespace is mounted: it lies on the kernel's own file system, a bare mount point on that of /run."""
     return (FOLDER / name).stat().st_dev != FOLDER.stat().st_dev

@@ -1,0 +1,183 @@
+"""How ``wirecap top`` looks: lines of rich's text, for each capture."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+
+from rich.console import Group
+from rich.text import Text
+
+from wirecap.observe.counters import Counters, QueueCounters
+from wirecap.observe.rates import QueueRates, Rates, ordered
+from wirecap.units import format_bit_rate, format_duration_ns, format_packet_rate, format_size
+
+BAR = 20
+"""Characters of the bar of a queue's depth."""
+STALE_S = 2.0
+"""Counters that are older than this are said to be."""
+
+
+def screen(captures: Sequence[Rates], notes: Iterable[str], sort: str, keys: bool) -> Group:
+    """Everything, one below the other.  notes: lines at the end.  keys: whether keys can be pressed."""
+    lines = [line for each in captures for line in capture(each, sort)]
+    if not captures:
+        lines.append(Text("no capture is running"))
+    lines += [Text(note, "yellow") for note in notes]
+    if keys:
+        lines.append(Text(f"q: quit   s: sort (now by {sort})", "dim"))
+    for line in lines:
+        line.no_wrap, line.overflow = True, "crop"
+    return Group(*lines)
+
+
+def capture(rates: Rates, sort: str) -> list[Text]:
+    """The lines of one capture."""
+    now = rates.now
+    up = format_duration_ns(max(0, round(now.elapsed_s * 1e9)))
+    state = "   ending" if now.ending else ""
+    if (age := age_s(now)) > STALE_S:  # stopped, or out of processor time
+        state += f"   not heard of for {age:.0f} s"
+    pool = f"{now.engine}, {now.mode}   M {now.M}  R {now.R}  T {now.T} %"
+    lines = [Text(now.place, "bold cyan"), Text(f"{pool}   up {up}{state}"), *_queues(rates, sort)]
+    lines += [Text(line) for line in (*_nics(rates), *_outputs(rates), *_disk(rates), *_serving(now))]
+    return [*lines, _threads(now), Text("")]
+
+
+HEADINGS = ("NIC", "queue", "packets", "bits", "depth, T", "free", "filling", "busy", "dropped", "offloading")
+TO_THE_LEFT = ("NIC", "depth, T", "dropped", "offloading")
+
+
+def _queues(rates: Rates, sort: str) -> list[Text]:
+    """A table.  Not rich's: laying that out twice a second takes a multiple of the time."""
+    rows = [[Text(name, "bold") for name in HEADINGS]]
+    rows += [_row(each, rates.now) for each in ordered(rates.queues, sort)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
+    lines = []
+    for row in rows:
+        line = Text()
+        for name, cell, width in zip(HEADINGS, row, widths, strict=True):
+            space = " " * (width - len(cell))
+            line.append_text(cell).append(space) if name in TO_THE_LEFT else line.append(space).append_text(cell)
+            line.append("  ")
+        line.rstrip()
+        lines.append(line)
+    return lines
+
+
+def _row(each: QueueRates, now: Counters) -> list[Text]:
+    counters = each.counters
+    plain = (counters.interface, str(counters.queue), format_packet_rate(each.received), format_bit_rate(each.bits))
+    chunks = counters.free_chunks, counters.slots.get("filling", 0), counters.slots.get("captured", 0)
+    cells = [Text(text) for text in plain]
+    cells += [bar(each.depth, now.R, now.T), *(Text(str(number)) for number in chunks)]
+    return [*cells, _drops(counters), _offloading(each, now)]
+
+
+def bar(depth: int, R: int, T: int) -> Text:
+    """``####---|----  12``: how much of R waits, with a line at T."""
+    filled, line = min(BAR, -(-depth * BAR // R)), min(BAR - 1, T * BAR // 100)
+    style = "red" if depth * 100 > T * R else "green"
+    cells = "█" * filled + "·" * (BAR - filled)
+    text = Text(f"{cells[:line]}│{cells[line + 1 :]} {depth}", style)
+    text.stylize("yellow", line, line + 1)
+    return text
+
+
+def _offloading(each: QueueRates, now: Counters) -> Text:
+    if not each.counters.offloaded:
+        return Text("-")
+    near = each.counters.interface
+    homes = {queue.consumer: f"{queue.interface} {queue.queue}".removeprefix(f"{near} ") for queue in now.queues}
+    to = [f"{format_packet_rate(rate)} to {homes.get(who, str(who))}" for who, rate in each.to.items()]
+    return Text(", ".join(to) or f"{each.counters.offloaded:,} so far", "cyan")
+
+
+def _drops(counters: QueueCounters) -> Text:
+    lost = [f"{number:,} {name.replace('_', ' ')}" for name, number in counters.drops.items() if number]
+    return Text(", ".join(lost), "red") if lost else Text("none", "green")
+
+
+def _nics(rates: Rates) -> list[str]:
+    """The sum over each NIC that has several queues."""
+    lines = []
+    for name in rates.now.interfaces:
+        rows = rates.of_interface(name)
+        if len(rows) > 1:
+            packets, bits = sum(each.received for each in rows), sum(each.bits for each in rows)
+            total = sum(each.counters.received for each in rows)
+            rate = f"{format_packet_rate(packets)}, {format_bit_rate(bits)}"
+            lines.append(f"{name}: {rate}, {total:,} packets received")
+    return lines
+
+
+def _outputs(rates: Rates) -> list[str]:
+    lines = []
+    for each, rate in zip(rates.now.outputs, rates.sent, strict=True):
+        lost = [f"{number:,} {name.replace('_', ' ')}" for name, number in each.drops.items() if number]
+        drops = f"; dropped: {', '.join(lost)}" if lost else ""
+        sent = f"{format_packet_rate(rate)}, {each.forwarded:,} packets sent"
+        lines.append(f"out {each.interface} queue {each.queue}: {sent}{drops}")
+    return lines
+
+
+def _disk(rates: Rates) -> list[str]:
+    if (disk := rates.now.disk) is None:
+        return []
+    files = f"{disk.files} file{'' if disk.files == 1 else 's'}"
+    written = f"{format_size(round(rates.written_bytes))}/s, {format_size(disk.bytes)} in {files}"
+    lines = [f"{disk.path}: {written}"]
+    if disk.size > 0:
+        lines[0] += f"; disk {format_size(disk.free)} free of {format_size(disk.size)}"
+    bounds = []
+    if disk.limit >= 0:
+        held = f", {format_size(disk.held)} taken" if disk.held >= 0 else ""
+        bounds.append(f"at most {format_size(disk.limit)}{held}")
+    if disk.min_free >= 0:
+        bounds.append(f"{format_size(disk.min_free)} left free")
+    if disk.max_age_ns >= 0:
+        bounds.append(f"not older than {format_duration_ns(disk.max_age_ns)}")
+    if bounds:
+        removed = f"{disk.removed_files} file{'' if disk.removed_files == 1 else 's'} removed"
+        lines.append(f"bounds: {'; '.join(bounds)}; {removed}")
+    return lines
+
+
+MOST_CLIENTS = 8
+
+
+def _serving(now: Counters) -> list[str]:
+    """Those clients that have lost most, if there are many."""
+    if (serving := now.serving) is None:
+        return []
+    lost = sum(serving.drops.values())
+    who = f"{_count(len(serving.clients), 'client')}, {serving.served:,} so far"
+    lines = [f"serving on {serving.listen}: {who}; {serving.sent:,} packets sent, {lost:,} lost by clients"]
+    clients = sorted(serving.clients, key=lambda each: -sum(each.drops.values()))
+    for each in clients[:MOST_CLIENTS]:
+        drops = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in each.drops.items() if number)
+        wants = f" ({each.filter})" if each.filter else ""
+        waiting = f", {each.waiting:,} waiting" if each.waiting else ""
+        lines.append(f"  {each.address}{wants}: {each.sent:,} sent{waiting}; dropped: {drops or 'none'}")
+    if len(clients) > MOST_CLIENTS:
+        lines.append(f"  and {_count(len(clients) - MOST_CLIENTS, 'more client')}")
+    return lines
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _threads(now: Counters) -> Text:
+    """Processor time of each thread since the start, in percent, kind by kind."""
+    seconds = now.capture_seconds | {each.name: each.seconds for each in now.consumers}
+    kinds: dict[str, list[str]] = {}
+    for name, spent in seconds.items():
+        kinds.setdefault(name.partition(" ")[0], []).append(f"{100 * spent / max(now.elapsed_s, 1e-9):.0f}")
+    shares = "; ".join(f"{kind} {' '.join(found)}" for kind, found in kinds.items())
+    return Text(f"% of a core: {shares}", "dim")
+
+
+def age_s(counters: Counters) -> float:
+    """How long ago the counters were taken."""
+    return time.monotonic() - counters.time_ns * 1e-9

@@ -1,12 +1,12 @@
-"""Page-aligned buffers that packets are formatted into and that the kernel writes from."""
+"""The memory that a capture file's records are put together in, before they are written."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
 
-from wirecap.files.feed import Octets
-from wirecap.linux import memory
+from wirecap.files.reader import Bytes
+from wirecap.linux import af_xdp
 
 BUFFER_BYTES = 4 << 20
 BUFFERS = 8
@@ -14,15 +14,16 @@ PAGE = 4096
 
 
 class Buffer:
-    """``octets`` (uint8): the caller fills octets[start:]; what lies before start is there already.
+    """``bytes`` (uint8): the caller fills bytes[start:]; what lies before start is there already.
 
-    octets[k] goes to byte ``offset + k`` of the file.
+    bytes[k] goes to byte ``offset + k`` of the file.
     """
 
-    def __init__(self, octets: Octets) -> None:
-        self.octets = octets
+    def __init__(self, data: Bytes) -> None:
+        self.bytes = data
         self.start = 0
         self.offset = 0
+        self.users = 1
 
 
 class Buffers:
@@ -32,9 +33,16 @@ class Buffers:
         if size % PAGE:
             raise ValueError(f"a buffer of {size} bytes is no multiple of {PAGE}")
         self.size = size
-        whole = memory.transparent(count * size)  # a direct write pins each page
+        whole = af_xdp.transparent(count * size)  # a direct write pins each page
         self._free = deque(Buffer(whole[k * size : (k + 1) * size]) for k in range(count))
         self._freed = threading.Condition()
+
+    def enlarge(self, buffer: Buffer, size: int) -> None:
+        """Room for so many bytes in a buffer that was taken: a single record may be longer than any before it."""
+        if size > len(buffer.bytes):
+            larger = af_xdp.transparent(size + -size % PAGE)
+            larger[: buffer.start] = buffer.bytes[: buffer.start]
+            buffer.bytes = larger
 
     def take(self, timeout_s: float | None = None) -> Buffer | None:
         """A free buffer, or None when there was none for timeout_s seconds (None: wait)."""
@@ -43,7 +51,20 @@ class Buffers:
                 return None
             return self._free.pop()
 
+    @property
+    def all_in_use(self) -> bool:
+        """Whether there is no free one at this moment."""
+        return not self._free
+
+    def share(self, buffer: Buffer) -> None:
+        """One more will give it back: it is free after the last has."""
+        with self._freed:
+            buffer.users += 1
+
     def give_back(self, buffer: Buffer) -> None:
         with self._freed:
-            self._free.append(buffer)
-            self._freed.notify()
+            buffer.users -= 1
+            if not buffer.users:
+                buffer.users = 1
+                self._free.append(buffer)
+                self._freed.notify()

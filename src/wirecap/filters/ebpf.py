@@ -3,7 +3,8 @@
 Each load is preceded by a comparison with the end of the packet, as the kernel's verifier wants it (kernel
 document bpf/verifier.rst, "Direct packet access").  An XDP packet has no snap length: what is there is both
 the captured and the original length.  The verifier follows every turn of a loop, so a program that jumps
-backward (``protochain``) gives up, and rejects, after TURNS headers.
+backward (``protochain``) gives up, and rejects, after TURNS headers.  All sets are one
+hash map: a program may have 64 maps, and a list of networks many more sets.
 """
 
 from __future__ import annotations
@@ -12,14 +13,19 @@ from collections.abc import Iterator
 
 from wirecap.filters import opcodes as op
 from wirecap.filters.program import Program
+from wirecap.linux import bpf
 from wirecap.linux.asm import Insn
 
 TURNS = 32
 """More extension headers than real packets have; the time that the verifier takes grows with the square."""
 LONGEST = 0xFFFF
 """Bytes of a packet up to which the verifier lets programs reach (MAX_PACKET_OFF in kernel/bpf/verifier.c)."""
-STACK_BYTES = 8 + 4 * op.MEMORY_WORDS
-"""What a filter needs of the 512 bytes of stack at the most: the count of turns, then M[]."""
+_KEY = 8 + 4 * op.MEMORY_WORDS
+_KEY_BYTES = 12
+_X = _KEY + _KEY_BYTES
+STACK_BYTES = _X + 4
+"""What a filter needs of the 512 bytes of stack at the most: the count of turns, then M[], what is looked for in a set,
+and X meanwhile."""
 
 _ALU = {
     op.ADD: "add", op.SUB: "sub", op.MUL: "mul", op.DIV: "div", op.OR: "or", op.AND: "and", op.LSH: "lsh",
@@ -29,6 +35,7 @@ _JUMP = {op.JEQ: "jeq", op.JGT: "jgt", op.JGE: "jge", op.JSET: "jset"}
 _INVERSE = {op.JEQ: "jne", op.JGT: "jle", op.JGE: "jlt"}
 _LOAD = {op.W: "ldxw", op.H: "ldxh", op.B: "ldxb"}
 _FRAME = 10
+_DATA, _DATA_END = 0, 4  # struct xdp_md, linux/bpf.h
 
 
 def translate(
@@ -41,24 +48,43 @@ def translate(
     accept: str,
     reject: str,
     prefix: str = "filter",
+    sets: int = -1,
+    context: int = 6,
+    length: int | None = None,
 ) -> list[Insn]:
     """The instructions of a filter; it ends by a jump to the label ``accept`` or ``reject``.
 
     ``data`` and ``data_end`` are registers that hold the packet's limits (kept as they are), ``scratch`` three
     registers to use, ``stack`` the frame offset (a negative multiple of 8) of STACK_BYTES bytes to use;
     labels start with ``prefix``.  Each of the two labels is jumped to at least once, so that the code
-    there is reachable, as the verifier wants it.
+    there is reachable, as the verifier wants it.  ``sets`` is the descriptor of the program's ``set_map``, and
+    where there is one, ``context`` is a register that holds the program's argument and survives calls.
+    ``length``: packets may be in fragments, so ``context`` is needed, the packet's length lies at this frame offset,
+    and 16 bytes below it are free to use.
     """
-    return _Translation(program, data, data_end, scratch, stack, accept, reject, prefix).run()
+    return _Translation(program, data, data_end, scratch, stack, accept, reject, prefix, sets, context, length).run()
 
 
-def standalone(program: Program) -> list[Insn]:
+def set_map(program: Program) -> bpf.Map | None:
+    """A map for the program's sets: what is looked for (``Set``) and the set's number -> its place there, 32 bits."""
+    if not program.sets:
+        return None
+    made = bpf.Map(bpf.HASH, 4, sum(map(len, program.sets)), name="wirecap_sets", key_size=_KEY_BYTES)
+    for number, keys in enumerate(program.sets):
+        for place, key in enumerate(keys.tolist()):
+            made.update(number << 64 | key, place.to_bytes(4, "little"))
+    return made
+
+
+def standalone(program: Program, sets: int = -1) -> list[Insn]:
     """A whole XDP program that passes the packets that match (XDP_PASS) and drops the others (XDP_DROP)."""
+    kept: list[Insn] = [("mov_reg", 6, 1, 0, 0)] if program.sets else []
     return [
-        ("ldxw", 2, 1, 0, 0),  # struct xdp_md, linux/bpf.h: data, data_end
-        ("ldxw", 3, 1, 4, 0),
+        *kept,
+        ("ldxw", 2, 1, _DATA, 0),
+        ("ldxw", 3, 1, _DATA_END, 0),
         *translate(
-            program, data=2, data_end=3, scratch=(4, 5, 6), stack=-STACK_BYTES, accept="match", reject="drop"
+            program, data=2, data_end=3, scratch=(4, 5, 7), stack=-STACK_BYTES, accept="match", reject="drop", sets=sets
         ),
         ("label", "match"),
         ("mov32_imm", 0, 0, 0, 2),
@@ -72,13 +98,14 @@ def standalone(program: Program) -> list[Insn]:
 class _Translation:
     def __init__(
         self, program: Program, data: int, data_end: int, scratch: tuple[int, int, int], stack: int, accept: str,
-        reject: str, prefix: str,
+        reject: str, prefix: str, sets: int, context: int, length: int | None,
     ) -> None:  # fmt: skip
         self.program = program
         self.data, self.data_end = data, data_end
         self.a, self.x, self.at = scratch
         self.stack = stack
         self.accept, self.reject, self.prefix = accept, reject, prefix
+        self.sets, self.context, self.length = sets, context, length
         self.reached = _reached(program)
 
     def run(self) -> list[Insn]:
@@ -129,7 +156,7 @@ class _Translation:
                 yield ("jne32_imm", self.a, 0, self.accept, 0)
             yield ("ja", 0, 0, self._end(at) or self.reject, 0)
         elif kind in (op.LD, op.LDX):
-            yield from self._load(code, k, self.a if kind == op.LD else self.x)
+            yield from self._load(at, code, k, self.a if kind == op.LD else self.x)
         elif kind in (op.ST, op.STX):
             yield ("stxw", _FRAME, self.a if kind == op.ST else self.x, self._slot(k), 0)
         elif kind == op.MISC:
@@ -138,12 +165,14 @@ class _Translation:
         else:
             yield from self._alu(at, code, k)
 
-    def _load(self, code: int, k: int, target: int) -> Iterator[Insn]:
+    def _load(self, at: int, code: int, k: int, target: int) -> Iterator[Insn]:
         mode, size = code & 0xE0, op.SIZE_BYTES[code & 0x18]
         if mode == op.IMM:
             yield ("mov32_imm", target, 0, 0, k)
         elif mode == op.MEM:
             yield ("ldxw", target, _FRAME, self._slot(k), 0)
+        elif mode == op.LEN and self.length is not None:
+            yield ("ldxw", target, _FRAME, self.length, 0)
         elif mode == op.LEN:
             yield ("mov_reg", self.at, self.data_end, 0, 0)
             yield ("sub_reg", self.at, self.data, 0, 0)
@@ -159,13 +188,37 @@ class _Translation:
             else:
                 yield ("mov_reg", self.at, self.data, 0, 0)
             yield ("add_imm", self.at, 0, 0, k + size)
-            yield ("jgt_reg", self.at, self.data_end, self.reject, 0)
+            beyond, there = self._label(at) + "beyond", self._label(at) + "there"
+            yield ("jgt_reg", self.at, self.data_end, self.reject if self.length is None else beyond, 0)
             yield (_LOAD[code & 0x18], target, self.at, -size, 0)
+            if self.length is not None:
+                yield ("ja", 0, 0, there, 0)
+                yield ("label", beyond)
+                yield from self._load_fragment(self.length - 8, mode == op.IND, k, code, target)
+                yield ("label", there)
             if size > 1:
                 yield (f"be{8 * size}", target, 0, 0, 0)
             if mode == op.MSH:
                 yield ("and32_imm", target, 0, 0, 0x0F)
                 yield ("lsh32_imm", target, 0, 0, 2)
+
+    def _load_fragment(self, saved: int, indirect: bool, k: int, code: int, target: int) -> Iterator[Insn]:
+        """Load what lies, in whole or in part, behind the packet's first fragment, if anywhere."""
+        yield ("stxw", _FRAME, self.a, saved, 0)
+        yield ("stxw", _FRAME, self.x, saved + 4, 0)
+        yield ("mov_reg", 1, self.context, 0, 0)
+        yield ("mov_reg", 2, self.x, 0, 0) if indirect else ("mov_imm", 2, 0, 0, 0)
+        yield ("add_imm", 2, 0, 0, k)
+        yield ("mov_reg", 3, _FRAME, 0, 0)
+        yield ("add_imm", 3, 0, 0, saved - 8)
+        yield ("mov_imm", 4, 0, 0, op.SIZE_BYTES[code & 0x18])
+        yield ("call", 0, 0, 0, bpf.HELPERS["xdp_load_bytes"])
+        yield ("ldxw", self.a, _FRAME, saved, 0)
+        yield ("ldxw", self.x, _FRAME, saved + 4, 0)
+        yield ("ldxw", self.data, self.context, _DATA, 0)
+        yield ("ldxw", self.data_end, self.context, _DATA_END, 0)
+        yield ("jne_imm", 0, 0, self.reject, 0)
+        yield (_LOAD[code & 0x18], target, _FRAME, saved - 8, 0)
 
     def _alu(self, at: int, code: int, k: int) -> Iterator[Insn]:
         operation = code & 0xF0
@@ -186,6 +239,13 @@ class _Translation:
 
     def _jump(self, at: int, code: int, k: int) -> Iterator[Insn]:
         targets = self.program.targets(at)
+        if code in op.SEARCHES:
+            yield from self._search(code == op.JMP | op.NEXT, k)
+            yield ("jeq_imm", 0, 0, self._label(targets[1]), 0)
+            yield ("ldxw", self.at, 0, 0, 0)
+            yield ("stxw", _FRAME, self.at, self.stack + _KEY + 4, 0)
+            yield ("ja", 0, 0, self._label(targets[0]), 0)
+            return
         if len(set(targets)) == 2:
             operation, form = code & 0xF0, "32_reg" if code & op.X else "32_imm"
             source, immediate = (self.x, 0) if code & op.X else (0, k)
@@ -204,6 +264,23 @@ class _Translation:
             yield ("stxdw", _FRAME, self.at, self.stack, 0)
         if targets[0] != at + 1:
             yield ("ja", 0, 0, self._label(targets[0]), 0)
+
+    def _search(self, is_next: bool, set: int) -> Iterator[Insn]:
+        """Look A up in a set: register 0 is the address of its place there, or 0."""
+        key = self.stack + _KEY  # A, the place of what was found before it, and the set
+        yield ("stxw", _FRAME, self.a, key, 0)
+        if not is_next:
+            yield ("stw", _FRAME, 0, key + 4, 0)
+        yield ("stw", _FRAME, 0, key + 8, set)
+        yield ("stxw", _FRAME, self.x, self.stack + _X, 0)
+        yield ("ld_map_fd", 1, 0, 0, self.sets)
+        yield ("mov_reg", 2, _FRAME, 0, 0)
+        yield ("add_imm", 2, 0, 0, key)
+        yield ("call", 0, 0, 0, bpf.HELPERS["map_lookup_elem"])
+        yield ("ldxw", self.a, _FRAME, key, 0)
+        yield ("ldxw", self.x, _FRAME, self.stack + _X, 0)
+        yield ("ldxw", self.data, self.context, _DATA, 0)
+        yield ("ldxw", self.data_end, self.context, _DATA_END, 0)
 
 
 def _reached(program: Program) -> set[int]:

@@ -15,20 +15,20 @@ from wirecap.filters.program import Program, reads_packet, signed
 
 Instruction = tuple[int, int, int, int]
 
-# SKF_AD_OFF and its fields, linux/filter.h
-_EXTENSION = 0xFFFFF000
-_PACKET_TYPE, _INTERFACE, _VLAN_TAG_PRESENT = _EXTENSION + 4, _EXTENSION + 8, _EXTENSION + 48
+_PACKET_TYPE, _INTERFACE, _VLAN_TAG_PRESENT = op.PACKET_TYPE, op.INTERFACE, op.EXTENSION + 48
 OUTGOING = 4  # PACKET_OUTGOING, linux/if_packet.h
 COOKED_BYTES = 20
 _COOKED_FIELDS = {
-    (op.LD | op.H | op.ABS, 0): _EXTENSION,  # SKF_AD_PROTOCOL
+    (op.LD | op.H | op.ABS, 0): op.EXTENSION,  # SKF_AD_PROTOCOL
     (op.LD | op.W | op.ABS, 4): _INTERFACE,
-    (op.LD | op.H | op.ABS, 8): _EXTENSION + 28,  # SKF_AD_HATYPE
+    (op.LD | op.H | op.ABS, 8): op.EXTENSION + 28,  # SKF_AD_HATYPE
     (op.LD | op.B | op.ABS, 10): _PACKET_TYPE,
 }
 _LOAD, _EQUAL, _RETURN = op.LD | op.W | op.ABS, op.JMP | op.JEQ | op.K, op.RET | op.K
 WHOLE = 0x40000
 LONGEST_IP_HEADER = 60
+LONGEST_PROGRAM = 4096 - 16
+"""BPF_MAXINSNS of linux/bpf_common.h, less what is put before the filter."""
 
 
 def reach(program: Program) -> int:
@@ -121,5 +121,7 @@ def _direction(direction: str) -> list[Instruction]:
 
 
 def fits(program: Program) -> bool:
-    """Whether the kernel takes it: it takes no jumps backward."""
-    return not any(code == op.JMP | op.JA and signed(k) < 0 for code, _, _, k in program.rows)
+    """Whether the kernel takes it: it takes no jumps backward, and not too many instructions."""
+    return len(program) <= LONGEST_PROGRAM and not any(
+        code == op.JMP | op.JA and signed(k) < 0 for code, _, _, k in program.rows
+    )

@@ -10,19 +10,43 @@ from numpy.typing import NDArray
 from wirecap.errors import UsageError
 from wirecap.filters.expression import compile_filter
 from wirecap.filters.native import NativeFilter
-from wirecap.handlers.base import NativeHandler, Selection
-from wirecap.kernels.pace import INTERVAL_PS, pace
-from wirecap.kernels.select import repeat
+from wirecap.handlers.handler import Handler, Selection, Setting
+from wirecap.handlers.parts import Nothing
+from wirecap.kernels.handlers.filter import repeat
+from wirecap.kernels.handlers.pace import INTERVAL_PS, pace
 from wirecap.units import parse_packet_rate
 
 _EXPRESSION = "udp"
-"""What is applied x times where the capture has no filter of its own; the paper does not name its filter."""
+"""The filter to apply x times if the capture has none of its own; the paper does not name its filter."""
 
 
-class Load:
-    """Applies the filter x times to each packet and discards it."""
+class PktHandler(Handler):
+    """Either of the two loads."""
 
     name = "pkt_handler"
+
+    @classmethod
+    def make(cls, options: Mapping[str, str], setting: Setting) -> Handler:
+        unknown = set(options) - {"x", "rate"}
+        if unknown or len(options) != 1:
+            problem = f"has no option {min(unknown)!r}" if unknown else "needs either x or rate"
+            raise UsageError(f"handler pkt_handler {problem}", "write pkt_handler:x=300 or pkt_handler:rate=38844")
+        if "rate" in options:
+            rate_pps = parse_packet_rate(options["rate"])
+            if rate_pps < 1:
+                raise UsageError("pkt_handler: the rate must be above 0", "write pkt_handler:rate=38844")
+            return Paced(rate_pps)
+        if not options["x"].isdigit():
+            raise UsageError(f"pkt_handler: x must be a count, not {options['x']!r}", "write pkt_handler:x=300")
+        return Filters(int(options["x"]), _filter_of(setting.selection))
+
+    def fold(self) -> Nothing:
+        return Nothing()
+
+
+class Filters(PktHandler):
+    """Applies the filter x times to each packet and discards it."""
+
     process = staticmethod(repeat)
 
     def __init__(self, times: int, filter: NativeFilter) -> None:
@@ -32,10 +56,9 @@ class Load:
         return self._filter.repeated(self._times)
 
 
-class Paced:
-    """Lets a thread handle ``rate_pps`` packets a second, sleeping in between."""
+class Paced(PktHandler):
+    """Lets a thread handle ``rate_pps`` packets per second, sleeping in between."""
 
-    name = "pkt_handler"
     process = staticmethod(pace)
 
     def __init__(self, rate_pps: float) -> None:
@@ -47,17 +70,11 @@ class Paced:
         return state
 
 
-def make(options: Mapping[str, str], selection: Selection) -> NativeHandler:
-    unknown = set(options) - {"x", "rate"}
-    if unknown or len(options) != 1:
-        problem = f"no option {min(unknown)!r}" if unknown else "either x or rate"
-        raise UsageError(f"handler pkt_handler has {problem}", "write pkt_handler:x=300 or pkt_handler:rate=38844")
-    if "rate" in options:
-        rate_pps = parse_packet_rate(options["rate"])
-        if rate_pps < 1:
-            raise UsageError("pkt_handler: a rate of 0 handles no packet", "write pkt_handler:rate=38844")
-        return Paced(rate_pps)
-    if not options["x"].isdigit():
-        raise UsageError(f"pkt_handler: x is {options['x']!r}, not a count", "write pkt_handler:x=300")
-    filter = selection.owner or NativeFilter(compile_filter(_EXPRESSION))
-    return Load(int(options["x"]), filter)
+def _filter_of(selection: Selection) -> NativeFilter:
+    """The capture's own filter where it has one."""
+    if selection.owner is None:
+        return NativeFilter(compile_filter(_EXPRESSION))
+    filters = set(selection.owner.by_link.values())
+    if len(filters) > 1:
+        raise UsageError("pkt_handler: the interfaces have different filters", "capture each of them alone")
+    return filters.pop()

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wirecap.chunk import Chunk
+from wirecap.engine.chunk import Chunk
 from wirecap.errors import UsageError
-from wirecap.handlers.base import Selection
+from wirecap.handlers.handler import Setting
 from wirecap.handlers.python import PythonHandler
 from wirecap.handlers.user import UserHandler, Way
 from wirecap.units import parse_duration_ns
@@ -24,7 +24,9 @@ MOST_BINS = 10_000_000
 
 
 class QueueProfiler(PythonHandler):
-    """Counts by the packets' own time and home queue, whichever thread has them; ``result`` writes the files."""
+    """Counts packets by their own time and home queue, whichever thread has them; ``result`` writes the files."""
+
+    name = "queue_profiler"
 
     def __init__(self, bin_ns: int = BIN_NS, file: str = FILE) -> None:
         def queue_profiler(chunk: Chunk) -> None:
@@ -39,8 +41,18 @@ class QueueProfiler(PythonHandler):
         self._lock = threading.Lock()
         self._packets: dict[tuple[str, int], dict[int, int]] = defaultdict(lambda: defaultdict(int))
 
+    @classmethod
+    def make(cls, options: Mapping[str, str], setting: Setting) -> QueueProfiler:
+        unknown = set(options) - {"bin", "file"}
+        if unknown:
+            raise UsageError(f"handler queue_profiler has no option {min(unknown)!r}", "its options are bin and file")
+        bin_ns = parse_duration_ns(options.get("bin", "10ms"))
+        if bin_ns < 1000:
+            raise UsageError(f"queue_profiler: bins must be at least 1 us, not {bin_ns} ns", "write bin=10ms")
+        return QueueProfiler(bin_ns, options.get("file", FILE))
+
     def result(self) -> dict[str, Any]:
-        """Where the files are, and each queue's packets, mean and highest rate in packets a second."""
+        """Where the files are, and each queue's packets and its mean and highest rate in packets per second."""
         names, rates = self.rates()
         table, plot = self._file.with_suffix(".csv"), self._file
         write_table(table, names, rates, self._bin_ns)
@@ -56,14 +68,17 @@ class QueueProfiler(PythonHandler):
         return {"table": str(table), "plot": missing or str(plot), "queues": queues}
 
     def rates(self) -> tuple[list[str], NDArray[np.float64]]:
-        """The queues' names, and packets a second of each bin: float64 (bins, queues); every bin is there."""
+        """The queues' names, and packets per second of every bin: float64 (bins, queues), without gaps."""
         keys = sorted(key for key, bins in self._packets.items() if bins)
         if not keys:
             return [], np.zeros((0, 0))
         first = min(min(self._packets[key]) for key in keys)
         last = max(max(self._packets[key]) for key in keys)
         if last - first >= MOST_BINS:
-            raise UsageError(f"{last - first} bins of {self._bin_ns} ns", "take a longer one: queue_profiler:bin=1s")
+            raise UsageError(
+                f"queue_profiler: too many bins of {self._bin_ns} ns: {last - first:,}",
+                "use longer ones, such as bin=1s",
+            )
         counts = np.zeros((last - first + 1, len(keys)))
         for column, key in enumerate(keys):
             for number, count in self._packets[key].items():
@@ -71,18 +86,8 @@ class QueueProfiler(PythonHandler):
         return [f"{interface} queue {queue}" for interface, queue in keys], counts * 1e9 / self._bin_ns
 
 
-def make(options: Mapping[str, str], selection: Selection) -> QueueProfiler:
-    unknown = set(options) - {"bin", "file"}
-    if unknown:
-        raise UsageError(f"handler queue_profiler has no option {min(unknown)!r}", "it has bin and file")
-    bin_ns = parse_duration_ns(options.get("bin", "10ms"))
-    if bin_ns < 1000:
-        raise UsageError(f"queue_profiler: bins of {bin_ns} ns", "write bin=10ms")
-    return QueueProfiler(bin_ns, options.get("file", FILE))
-
-
 def write_table(path: Path, names: list[str], rates: NDArray[np.float64], bin_ns: int) -> None:
-    """Seconds since the first bin, then packets a second of each queue."""
+    """Write a row per bin: seconds since the first bin, then packets per second of each queue."""
     with path.open("w") as file:
         file.write(",".join(["seconds", *names]) + "\n")
         for number, row in enumerate(rates):
@@ -90,7 +95,7 @@ def write_table(path: Path, names: list[str], rates: NDArray[np.float64], bin_ns
 
 
 def draw(path: Path, names: list[str], rates: NDArray[np.float64], bin_ns: int) -> str:
-    """One panel for each queue, all on the same axes; '' or why there is no plot."""
+    """Draw a panel per queue, all with the same axes; returns '' or why there is no plot."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

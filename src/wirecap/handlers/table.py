@@ -1,55 +1,92 @@
-"""The handlers that have a name.  A new one is a file, a line here, and a test."""
+"""The handlers that have a name (config/handlers.py): their classes, and users' own beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
-from wirecap.config import HandlerSpec
-from wirecap.errors import UsageError
-from wirecap.handlers import pkt_handler, queue_profiler
-from wirecap.handlers.base import NativeHandler, Selection
-from wirecap.handlers.compiled import CompiledHandler
-from wirecap.handlers.load import load
-from wirecap.handlers.python import PythonHandler
-from wirecap.handlers.suggest import suggest
-from wirecap.handlers.user import Way, as_handler
-
-Handler = NativeHandler | PythonHandler
-Options = Mapping[str, str]
+from wirecap.config.capture import FLOWS, SERVE, SHARE, WriteConfig
+from wirecap.config.forward import ForwardConfig
+from wirecap.config.handlers import HANDLERS
+from wirecap.config.serve import ServeConfig
+from wirecap.config.specs import HandlerSpec
+from wirecap.errors import UsageError, suggest
+from wirecap.handlers.handler import Handler, Setting
 
 
-def count(options: Options, selection: Selection) -> None:
-    """Count packets and bytes: every thread does that, so that nothing is left to do."""
-    if options:
-        raise UsageError(f"handler count has no option {next(iter(options))!r}", "leave it out")
+def complete(
+    specs: Sequence[HandlerSpec], write: WriteConfig | None, forward: ForwardConfig | None = None,
+    to: Sequence[str] = (), serve: ServeConfig | None = None,
+) -> list[HandlerSpec]:  # fmt: skip
+    """The handlers of a capture, including ``write`` if there is a file to write.
 
-
-HANDLERS: dict[str, Callable[[Options, Selection], Handler | None]] = {
-    "count": count,
-    "pkt_handler": pkt_handler.make,
-    "queue_profiler": queue_profiler.make,
-}
-WITH_RESULT = ("queue_profiler",)
-"""Those that come to something at the end, as users' handlers do."""
-
-
-def make(spec: HandlerSpec, selection: Selection) -> Handler | None:
-    """The handler of that name, or None where there is nothing to do for it.
-
-    ``package.module:object`` and ``./file.py:object`` are users' own.
+    Raises UsageError for a name that is not in the table, for ``write`` without a file, and for ``to`` without flows.
     """
-    name, options = spec.name, spec.options
-    if spec.given is not None or ":" in name:
-        return bind(load(name) if spec.given is None else spec.given, options)
+    for spec in specs:
+        if not _is_users(spec):
+            _home(spec.name)
+    writes = any(spec.name == "write" for spec in specs)
+    if writes and forward:
+        raise UsageError("forward cannot write a file", "capture on the outgoing side: wirecap capture -w FILE")
+    if any(spec.name == SHARE for spec in specs) and (len(specs) > 1 or write or forward):
+        raise UsageError(
+            "handler share lends whole chunks to other programs, and works alone",
+            "leave -w, --print and other handlers out: a program that reads what is shared can write it",
+        )
+    if any(spec.name == SERVE for spec in specs) != (serve is not None):
+        raise UsageError("the handler serve needs a place for its clients to connect", "use wirecap serve")
+    flows = sum(spec.name == FLOWS for spec in specs)
+    if to and not flows:
+        raise UsageError(f"--to {to[0]}: only the handler flows has records to put there", "use the handler flows")
+    if flows > 1:
+        raise UsageError("the handler flows is asked for twice", "use one, with --to for each target")
+    if writes and write is None:
+        raise UsageError("the handler write needs a file to write to", "add -w FILE; in Python, write='FILE'")
+    return [*specs, *([HandlerSpec("write")] if write and not writes else [])]
+
+
+def _is_users(spec: HandlerSpec) -> bool:
+    """Whether the handler is a user's own: ``package.module:object``, ``./file.py:object``, or passed by a program."""
+    return spec.given is not None or ":" in spec.name
+
+
+def _home(name: str) -> str:
     if name not in HANDLERS:
-        names = [*HANDLERS, "write"]
-        known = f"there are {', '.join(sorted(names))}, and ./my.py:function or package.module:object for your own"
-        raise UsageError(f"there is no handler {name!r}", suggest(name, names) or known)
-    return HANDLERS[name](options, selection)
+        known = f"use {', '.join(sorted(HANDLERS))}, or your own: ./my.py:function or package.module:object"
+        raise UsageError(f"unknown handler {name!r}", suggest(name, HANDLERS) or known)
+    return HANDLERS[name]
 
 
-def bind(given: Any, options: Options | None = None) -> Handler:
-    """A user's handler for a pipeline; each capture has one of its own, for the state is the capture's."""
+def _named(name: str) -> type[Handler]:
+    module, _, kind = _home(name).partition(":")
+    found: type[Handler] = getattr(import_module(module), kind)
+    return found
+
+
+def make(spec: HandlerSpec, setting: Setting) -> Handler:
+    """The handler that a spec names."""
+    if _is_users(spec):
+        from wirecap.handlers.user import load_handler
+
+        return bind(load_handler(spec.name) if spec.given is None else spec.given, spec.options)
+    if spec.name == "write" and setting.write and setting.write.keep:
+        from wirecap.handlers.keeping import Keeping
+
+        return Keeping.make(spec.options, setting)
+    return _named(spec.name).make(spec.options, setting)
+
+
+def has_result(spec: HandlerSpec) -> bool:
+    """Whether the summary lists the handler's result."""
+    return _is_users(spec) or _named(spec.name).has_result
+
+
+def bind(given: Any, options: Mapping[str, str] | None = None) -> Handler:
+    """A user's handler for a pipeline; each capture gets its own, because the state belongs to the capture."""
+    from wirecap.handlers.compiled import CompiledHandler  # takes a while to load, and most captures have none
+    from wirecap.handlers.python import PythonHandler
+    from wirecap.handlers.user import Way, as_handler
+
     user = as_handler(given)
     return CompiledHandler(user, options) if user.way is Way.COMPILED else PythonHandler(user, options)

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from wirecap.kernels.transmit.frames import Frames
+
 PACKETS = 8192
 """Packets of a batch at the most."""
 
@@ -32,6 +34,10 @@ class Batch:
     """How much of the plan, 0 to 1, is sent with this batch; None where the plan's end is not known."""
     release: Callable[[], object] = lambda: None
 
+    def frames(self) -> Frames:
+        """What kernels get."""
+        return Frames(self.arena, self.address, self.length, self.due, self.queue)
+
 
 @dataclass
 class NotSent:
@@ -40,9 +46,13 @@ class NotSent:
     reasons: dict[str, int] = field(default_factory=dict)
     cut_by_capture: int = 0
     """Sent as far as the file has them: its snap length was shorter."""
+    notes: dict[str, int] = field(default_factory=dict)
+    """Sent otherwise than they are in the file, by how."""
+    outside: int = 0
+    """Packets of the file whose time 64-bit nanoseconds cannot hold."""
 
 
-class Plan(Protocol):
+class SendPlan(Protocol):
     """Where the packets come from."""
 
     paced: bool
@@ -50,11 +60,17 @@ class Plan(Protocol):
     queues: int
     """How many queues of the sender it uses."""
     not_sent: NotSent
+    counted: bool
+    """Its packets have a fixed number, however long they take: no end by time, no pipe, not for ever."""
 
     def kernels(self) -> list[Any]: ...
 
     def batches(self) -> Iterator[Batch]:
         """The batches in order.  May raise UsageError after what was whole, for a damaged file."""
+        ...
+
+    def left(self) -> int | None:
+        """Packets that ``batches`` has not given yet; None where they have to be read to be counted."""
         ...
 
     def close(self) -> None:

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from wirecap.errors import UsageError
 from wirecap.files.reader import CaptureFile
-from wirecap.kernels import scan_state as at
-from wirecap.kernels import toeplitz as k
-from wirecap.kernels.recorded_queue import recorded_queues
+from wirecap.kernels.file import read as at
+from wirecap.kernels.file.read import recorded_queues
+from wirecap.kernels.transmit import rss as k
 
 STANDARD_KEY = bytes.fromhex(
     "6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa"
@@ -30,25 +30,25 @@ class Rss:
 
     def __init__(self, queues: int, key: bytes = STANDARD_KEY, table: list[int] | None = None) -> None:
         if len(key) < k.INPUT_BYTES + 4:
-            raise UsageError(f"an RSS key of {len(key)} bytes", f"it has {k.INPUT_BYTES + 4}")
+            raise UsageError(f"the RSS key is too short: {len(key)} bytes", f"use {k.INPUT_BYTES + 4} bytes")
         entries = [entry % queues for entry in range(ENTRIES)] if table is None else table
         if not entries or len(entries) & (len(entries) - 1) or not all(0 <= entry < queues for entry in entries):
-            raise UsageError("an indirection table has a power of two of entries, each a queue that is there")
+            raise UsageError(
+                f"unsupported indirection table of {len(entries)} entries for {queues} queues",
+                f"its length must be a power of two, and its entries 0 to {queues - 1}",
+            )
         self._products = products_of(key)
         self._indirection = np.array(entries, np.int64)
 
     def kernels(self) -> list[Any]:
-        return [k.choose_queues]
-
-    def look(self, file: CaptureFile) -> None:
-        """The next packets come from this file."""
+        return [k.rss_queues]
 
     def choose(
         self, arena: NDArray[np.uint8], address: NDArray[np.int64], length: NDArray[np.uint32], n: int
     ) -> NDArray[np.int64]:
         """The queues of n frames, int64 (n,)."""
         chosen = np.empty(n, np.int64)
-        k.choose_queues(arena, address, length, n, self._products, self._indirection, chosen)
+        k.rss_queues(arena, address, length, n, self._products, self._indirection, chosen)
         return chosen
 
 
@@ -77,7 +77,7 @@ class Recorded:
 
 
 def products_of(key: bytes) -> NDArray[np.uint32]:
-    """The hash of each octet value at each place of the input: uint32 (INPUT_BYTES * 256,)."""
+    """The hash of each byte value at each place of the input: uint32 (INPUT_BYTES * 256,)."""
     whole = int.from_bytes(key, "big")
     bits = 8 * len(key)
     windows = [(whole >> (bits - 32 - shift)) & 0xFFFFFFFF for shift in range(8 * k.INPUT_BYTES)]

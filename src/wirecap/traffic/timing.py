@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wirecap.errors import UsageError
-from wirecap.kernels import schedule as k
+from wirecap.kernels.transmit import schedule as k
 
 ETHERNET_OVERHEAD_BYTES = 24
 """Preamble and start delimiter 8, check sequence 4, gap between packets 12 (IEEE 802.3)."""
@@ -36,13 +36,17 @@ class Timing:
     def __post_init__(self) -> None:
         given = [value for value in (self.speed, self.pps, self.bps) if value is not None]
         if len(given) > 1:
-            raise UsageError("more than one speed", "take one of --speed, --pps, --rate and --topspeed")
+            raise UsageError("more than one speed is given", "use only one of --speed, --pps, --rate and --topspeed")
         if given and not given[0] > 0:
-            raise UsageError(f"a speed of {given[0]:g}", "it is above 0")
+            raise UsageError(
+                f"the speed must be above 0, not {given[0]:g}", "use --topspeed to send as fast as possible"
+            )
         if self.pps is not None and not self.exact_pps:
-            raise UsageError(f"{self.pps:g} packets a second", f"one in {MOST_PER:,} s is the least")
+            raise UsageError(
+                f"the rate is too low: {self.pps:g} packets per second", f"use at least one packet in {MOST_PER:,} s"
+            )
         if self.burst < 1:
-            raise UsageError(f"bursts of {self.burst} packets", "a burst has at least one")
+            raise UsageError(f"unsupported burst size: {self.burst} packets", "use 1 or more")
 
     @property
     def exact_pps(self) -> Fraction:
@@ -82,8 +86,8 @@ class Schedule:
         if self._state[k.MODE] == k.RECORDED:
             self._state[k.OFFSET_NS] = self._state[k.LAST_NS] + pause_ns
 
-    def apply(self, stamp: NDArray[np.int64], length: NDArray[np.uint32], n: int) -> NDArray[np.int64]:
-        """When n packets with these stamps (ns) and lengths (bytes) are due: int64 (n,) ns after the start."""
+    def apply(self, timestamp: NDArray[np.int64], length: NDArray[np.uint32], n: int) -> NDArray[np.int64]:
+        """When n packets with these timestamps (ns) and lengths (bytes) are due: int64 (n,) ns after the start."""
         due = np.empty(n, np.int64)
-        k.schedule(stamp, length, n, self._state, self.timing.speed or 1.0, due)
+        k.schedule(timestamp, length, n, self._state, self.timing.speed or 1.0, due)
         return due

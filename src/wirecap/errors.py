@@ -1,12 +1,14 @@
-"""Errors that reach a user: one line that says what and where, and a hint that says what to do."""
+"""Errors that reach a user: one line that says what went wrong and where, and a hint that says what to do."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 class WirecapError(Exception):
     """A run that failed (exit status 1).
 
-    ``hint`` is one sentence that tells the user what to try; it is printed after the message.
+    ``hint`` says what the user can do about it; it is printed after the message.
     """
 
     exit_status = 1
@@ -27,8 +29,16 @@ class UsageError(WirecapError):
 
 
 class SystemCallError(UsageError):
-    """The kernel refused: ``errno`` says why, ``message`` names the call and its object."""
+    """The kernel refused a call: ``errno`` says why, ``message`` names the call and what it was about."""
 
     def __init__(self, message: str, errno: int, hint: str = "") -> None:
         super().__init__(message, hint)
         self.errno = errno
+
+
+def suggest(written: str, known: Iterable[str]) -> str:
+    """``did you mean count?``, or an empty string if no known name is close."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(written, list(known), n=1, cutoff=0.6)
+    return f"did you mean {close[0]}?" if close else ""

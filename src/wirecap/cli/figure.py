@@ -1,4 +1,4 @@
-"""``wirecap figure``: the paper's figures 8 to 14, simulated and, with --live, measured."""
+"""``wirecap figure``: the paper's figures 8 to 14, simulated and, with --live, also measured."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import Any
 import click
 
 from wirecap import units
-from wirecap.cli.parameters import OUTPUT, Command, section
-from wirecap.cli.results import compiling, write_json
+from wirecap.cli.options import OUTPUT, Command, argument, compiling, section, write_json
 from wirecap.errors import UsageError, WirecapError
 
-HELP = """The figures 8 to 14 of the paper: data, plot, configuration, and how far they agree.
+HELP = """Reproduce the paper's figures 8 to 14: data, plot, configuration, and how well they agree.
 
-FIGURE is a number from 8 to 14, or 'all', which also makes one HTML report. Everything is written to the
-folder of -o. With --live the same experiment runs on a testbed too, with this project's engines: 'xdp' for
+FIGURE is a number from 8 to 14, or 'all', which also writes an HTML report. Everything goes into the folder
+given by -o. With --live the same experiment also runs on a testbed, with this project's engines: 'xdp' for
 WireCAP, 'direct' for DNA and NETMAP, 'packet' for PF_RING (docs/simulator.md).
 
 \b
@@ -25,34 +24,34 @@ WireCAP, 'direct' for DNA and NETMAP, 'packet' for PF_RING (docs/simulator.md).
 """
 
 output = section("Output")
-live = section("Measured too")
+live = section("Measurement")
 
 
 @click.command(cls=Command, help=HELP)
-@click.argument("number", metavar="FIGURE")
+@argument("number", metavar="FIGURE")
 @output("-o", "--output", "folder", default="figures", show_default=True, metavar="DIR", help="Where to write.")
 @output("--json", "json_file", type=OUTPUT, help="Write data, configuration and text as JSON; - is stdout.")
-@output("--no-plot", is_flag=True, help="Data only: no Matplotlib needed.")
-@live("--live", "measured", is_flag=True, help="Run it on a testbed too; needs root. A point takes 2 s in figures 8 to"
-      " 10 and 14, 35 s in 11 to 13; all of them take 40 minutes.")  # fmt: skip
+@output("--no-plot", is_flag=True, help="Data only, without Matplotlib.")
+@live("--live", "measured", is_flag=True, help="Also run it on a testbed; needs root. A point takes 2 s in figures 8 to"
+      " 10 and 14, and 35 s in 11 to 13; all figures take 40 minutes.")  # fmt: skip
 @live("--engine", "engines", multiple=True, type=click.Choice(("xdp", "packet", "direct")),
       help="With --live: only these engines; repeatable.")  # fmt: skip
-@live("--points", metavar="X,X,...", help="With --live: only these places on the x axis, such as 4,6.")
+@live("--points", metavar="X,X,...", help="With --live: only these values on the x axis, such as 4,6.")
 def command(
     number: str, folder: str, json_file: str | None, no_plot: bool, measured: bool, engines: tuple[str, ...],
     points: str | None,
 ) -> None:  # fmt: skip
-    from wirecap.sim.figures import TABLE, plot, report, store
+    from wirecap.sim.figures import TABLE, plot, report
 
     if (engines or points) and not measured:
-        raise UsageError("--engine and --points choose what is measured", "add --live")
+        raise UsageError("--engine and --points apply only to measurements", "add --live")
     numbers = list(TABLE) if number == "all" else [_number(number, list(TABLE))]
     places = _points(points)
     if not no_plot and not plot.available():
-        raise WirecapError("plots need Matplotlib", "pip install 'wirecap[plot]', or leave them out with --no-plot")
+        raise WirecapError("plots need Matplotlib", "pip install 'wirecap[plot]', or skip them with --no-plot")
     if measured:
         _check_choice(numbers, places, set(engines))
-    store.prepare(Path(folder))
+    report.prepare(Path(folder))
     quiet = json_file == "-"
     made = []
     for each in numbers:
@@ -60,51 +59,51 @@ def command(
         if measured:
             _measure(figure, Path(folder), engines, places)
         made.append(figure)
-        paths = store.write(figure, Path(folder), plots=not no_plot)
+        paths = report.write_figure(figure, Path(folder), plots=not no_plot)
         if not quiet:
             _show(figure, paths)
     if number == "all":
-        page = report.write(made, Path(folder), plots=not no_plot)
+        page = report.write_page(made, Path(folder), plots=not no_plot)
         if not quiet:
-            click.echo(f"{page}: everything on one page")
+            click.echo(f"{page}: all figures on one page")
     if json_file:
-        found = [store.as_dict(figure) for figure in made]
+        found = [report.as_dict(figure) for figure in made]
         write_json(json_file, {"figures": found} if number == "all" else found[0])
 
 
 def _check_choice(numbers: list[int], places: tuple[float, ...], engines: set[str]) -> None:
-    """UsageError for a place that none of the figures has on its axis, or where none has one of the engines."""
+    """Raise UsageError if no figure has one of the places on its axis, or none is measured with the engines."""
     from wirecap.sim.figures.live import experiments, live_engines
 
     there = set.union(*(live_engines(number) for number in numbers))
     if engines and not engines & there:
         raise UsageError(
-            f"--engine {min(engines)}: nothing is measured with it", f"there is {', '.join(sorted(there))}"
+            f"--engine {min(engines)}: nothing is measured with this engine", f"use one of {', '.join(sorted(there))}"
         )
     grid = {float(x) for number in numbers for one in experiments(number) for x in one.grid}
     for place in places:
         if place not in grid:
             known = ", ".join(f"{x:.0f}" for x in sorted(grid))
-            raise UsageError(f"--points: nothing is measured at {place:.0f}", f"there are {known}")
+            raise UsageError(f"--points: nothing is measured at {place:.0f}", f"choose from {known}")
 
 
 def _measure(figure: Any, folder: Path, engines: tuple[str, ...], places: tuple[float, ...]) -> None:
-    """Measure it; what there is by the time of an interrupt is written, without plots."""
-    from wirecap.sim.figures import store
+    """Measure a figure; on an interrupt, write what has been measured so far, without plots."""
+    from wirecap.sim.figures import report
     from wirecap.sim.figures.live import measure
 
     try:
         measure(figure, lambda line: click.echo(f"  {line}", err=True), engines, places)
     except KeyboardInterrupt:
         figure.notes.append("the measurement was interrupted")
-        paths = store.write(figure, folder, plots=False)
+        paths = report.write_figure(figure, folder, plots=False)
         click.echo(f"  written so far: {', '.join(str(path) for path in paths)}", err=True)
         raise
 
 
 def _number(text: str, numbers: list[int]) -> int:
     if not text.isdecimal() or int(text) not in numbers:
-        raise UsageError(f"there is no figure {text!r}", f"there are {numbers[0]} to {numbers[-1]}, and all")
+        raise UsageError(f"unknown figure: {text!r}", f"choose {numbers[0]} to {numbers[-1]}, or all")
     return int(text)
 
 
@@ -112,7 +111,7 @@ def _points(text: str | None) -> tuple[float, ...]:
     try:
         return tuple(float(units.parse_count(part)) for part in text.split(",")) if text else ()
     except UsageError:
-        raise UsageError(f"--points {text}: not a list of numbers", "write it as 4,6 or 10k,1M") from None
+        raise UsageError(f"--points: not a list of numbers: {text}", "write it as 4,6 or 10k,1M") from None
 
 
 def _show(figure: Any, paths: list[Path]) -> None:

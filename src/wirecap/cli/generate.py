@@ -1,4 +1,4 @@
-"""``wirecap generate``: synthetic traffic, the same packets for the same seed."""
+"""``wirecap generate``: synthetic traffic, with the same packets for the same seed."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wirecap.cli import sending
-from wirecap.cli.parameters import COUNT, Command, Parsed, section
+from wirecap.cli.options import COUNT, Command, Parsed, section
 from wirecap.errors import UsageError
-from wirecap.units import parse_bit_rate
+from wirecap.units import parse_link
 
 if TYPE_CHECKING:
     from wirecap.linux.netlink import Interface
-    from wirecap.traffic.batch import Plan
+    from wirecap.traffic.batch import SendPlan
     from wirecap.traffic.timing import Timing
+
 
 HELP = """Generate UDP traffic on an interface.
 
-Without --pps, --rate or --link it goes out as fast as possible; without --count or --duration until Ctrl-C. The
-payload is the packet's number, 8 bytes in network order, and zeros.
+Without --pps, --rate or --link it goes out as fast as possible; without --count or --duration, until Ctrl-C. The
+payload is the packet's number, 8 bytes in network byte order, followed by zeros.
 
 \b
   wirecap generate -i eth1 --size 60 --count 10M
@@ -28,23 +29,7 @@ payload is the packet's number, 8 bytes in network order, and zeros.
   wirecap generate -i eth1 --queues 0-5 --profile border-router
 """
 PROFILES = ("border-router",)
-LINKS = {
-    "100M": 10**8, "1GbE": 10**9, "2.5GbE": 25 * 10**8, "5GbE": 5 * 10**9, "10GbE": 10**10, "25GbE": 25 * 10**9,
-    "40GbE": 4 * 10**10, "50GbE": 5 * 10**10, "100GbE": 10**11, "200GbE": 2 * 10**11, "400GbE": 4 * 10**11,
-}  # fmt: skip
-
 content = section("What to send")
-
-
-def parse_link(text: str) -> int:
-    """Bits a second of a link: ``10GbE``, or a rate."""
-    for name, rate in LINKS.items():
-        if text.lower() in (name.lower(), name.lower().removesuffix("be")):
-            return rate
-    try:
-        return parse_bit_rate(text)
-    except UsageError:
-        raise UsageError(f"there is no link {text!r}", f"there are: {', '.join(LINKS)}") from None
 
 
 def _sizes(text: str) -> Any:
@@ -59,64 +44,71 @@ def _shares(text: str) -> tuple[float, ...]:
     except ValueError:
         shares = ()
     if not shares or min(shares) < 0 or not 0 < sum(shares) < 1e12:
-        raise UsageError(f"{text!r} is no list of shares", "write it as 80,10,5,5")
+        raise UsageError(f"{text!r} is not a list of shares", "write it as 80,10,5,5")
     return shares
 
 
 @click.command(cls=Command, help=HELP)
 @content("--size", "sizes", metavar="BYTES", help="60, imix, 64-1500 or 60:7,590:4; without the check sequence."
-         "  [default: 60, more where the headers are longer]")  # fmt: skip
-@content("--flows", type=COUNT, default=1, show_default=True, help="Flows: addresses and ports that differ.")
-@content("--zipf", type=float, default=0.0, help="Shares of the flows by Zipf's law with this exponent; 0: uniform.")
-@content("-6", "--ipv6", is_flag=True, help="IPv6 instead of IPv4.")
-@content("--vlan", type=int, metavar="ID", help="A VLAN tag on every frame.")
-@content("--seed", type=int, default=1, show_default=True, help="Another seed, other packets.")
-@content("--profile", type=click.Choice(PROFILES), help="Rates that change: a border router's, 32 s.")
+         "  [default: 60, or more if the headers are longer]")  # fmt: skip
+@content("--flows", type=COUNT, default=1, show_default=True, help="Number of flows, by addresses and ports.")
+@content("--zipf", type=float, default=0.0, help="Distribute flows by Zipf's law with this exponent; 0: uniform.")
+@content("-6", "--ipv6", is_flag=True, help="Use IPv6 instead of IPv4.")
+@content("--vlan", type=int, metavar="ID", help="Put a VLAN tag on every frame.")
+@content("--seed", type=int, default=1, show_default=True, help="A different seed gives different packets.")
+@content("--profile", type=click.Choice(PROFILES), help="Use changing rates: 32 s of a border router's traffic.")
 @sending.options
-@sending.when("--link", "link_bps", type=Parsed("NAME", parse_link), help="Line rate of a link: 1GbE, 10GbE, 100GbE.")
-@sending.where("--shares", type=Parsed("LIST", _shares), help="Shares of the queues; RSS chooses if not given.")
-@sending.until("-c", "-n", "--count", "count", type=COUNT, help="End after so many packets.")
+@sending.when(
+    "--link", "link_bps", type=Parsed("NAME", parse_link), help="Send at a link's line rate: 1GbE, 10GbE, 100GbE."
+)
+@sending.where("--shares", type=Parsed("LIST", _shares), help="Share of each queue; RSS chooses if not given.")
+@sending.until("-c", "-n", "--count", "count", type=COUNT, help="Stop after this many packets.")
 def command(**given: Any) -> None:
     _check(given)
     if given["link_bps"] is not None:
         from wirecap.traffic.timing import ETHERNET_OVERHEAD_BYTES
 
         if given["bps"] or given["mbps"]:
-            raise UsageError("--link and --rate do not go together", "take one of them")
+            raise UsageError("--link and --rate cannot be combined", "use only one of them")
         given |= {"bps": given["link_bps"], "overhead_bytes": ETHERNET_OVERHEAD_BYTES}
     timing = sending.timing(given, default_speed=None)
     if given["profile"] and (timing.paced or given["topspeed"]):
-        raise UsageError("--profile has its own rates", "leave --pps, --rate, --link and --topspeed out")
+        raise UsageError("--profile sets its own rates", "leave --pps, --rate, --link and --topspeed out")
 
-    def make(facts: Interface) -> sending.Opened:
-        from wirecap.traffic.choose import Wish
+    def make(facts: list[Interface]) -> sending.Opened:
+        from wirecap.traffic.ways import Wish, link_header
 
-        plan, longest, pps = _plan(given, timing, facts)
+        if not link_header(facts[0]):
+            raise UsageError(
+                f"{facts[0].name} takes IP packets, and these are Ethernet frames", "replay a recording of such traffic"
+            )
+        plan, longest, pps = _plan(given, timing, facts[0])
         return plan, Wish(given["queues"], longest, plan.paced, pps)
 
     sending.send(given, make)
 
 
 def _check(given: dict[str, Any]) -> None:
-    """UsageError for options that contradict each other, or would have no effect."""
+    """Raise UsageError for options that contradict each other or would have no effect."""
     profile, shares, one_flow = given["profile"], given["shares"], given["flows"] == 1
     if profile and (not one_flow or given["zipf"] or shares or given["ipv6"]):
-        raise UsageError("--profile has its own flows", "leave --flows, --zipf, --shares and --ipv6 out")
+        raise UsageError("--profile sets its own flows", "leave --flows, --zipf, --shares and --ipv6 out")
     if shares and not given["queues"]:
-        raise UsageError("--shares of no queues", "add --queues 0-3")
+        raise UsageError("--shares needs queues to share among", "add --queues 0-3")
     if one_flow and not shares and not profile:
         if given["zipf"]:
-            raise UsageError("--zipf of one flow", "add --flows 10k")
+            raise UsageError("--zipf needs more than one flow", "add --flows 10k")
         if len(given["queues"] or ()) > 1:
-            raise UsageError("one flow is on one queue", "add --flows 1k, or --shares 1,1 with one for each queue")
+            raise UsageError(
+                "a single flow uses only one queue", "add --flows 1k, or --shares 1,1 with a share for each queue"
+            )
 
 
-def _plan(given: dict[str, Any], timing: Timing, facts: Interface) -> tuple[Plan, int, float | None]:
-    """The plan, bytes of its longest frame, and its mean rate in packets a second (None: full speed, or unknown)."""
-    from wirecap.traffic.flows import headers_bytes
-    from wirecap.traffic.profile import BorderRouter
+def _plan(given: dict[str, Any], timing: Timing, facts: Interface) -> tuple[SendPlan, int, float | None]:
+    """The plan, its longest frame in bytes, and its mean rate in packets per second (None: full speed, or unknown)."""
+    from wirecap.traffic.border_router import BorderRouter
     from wirecap.traffic.steering import Rss
-    from wirecap.traffic.synthetic import IMIX, Synthetic, Traffic, at_least
+    from wirecap.traffic.synthetic import IMIX, Synthetic, Traffic, at_least, headers_bytes
 
     sizes = _sizes(given["sizes"] or ("imix" if given["profile"] else "60"))
     if not given["sizes"] or sizes == IMIX:

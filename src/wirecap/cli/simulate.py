@@ -1,4 +1,4 @@
-"""``wirecap simulate``: capture engines on a workload, in virtual time."""
+"""``wirecap simulate``: run models of capture engines on a workload, in virtual time."""
 
 from __future__ import annotations
 
@@ -6,16 +6,28 @@ from typing import Any
 
 import click
 
-from wirecap import config, units
+from wirecap import units
 from wirecap.cli import closing
-from wirecap.cli.parameters import COUNT, DURATION, OUTPUT, PERCENT, Command, Parsed, section
-from wirecap.cli.results import compiling, write_json
+from wirecap.cli.options import (
+    COUNT,
+    DURATION,
+    PERCENT,
+    Command,
+    Parsed,
+    compiling,
+    json_option,
+    section,
+    write_json,
+)
+from wirecap.config import capture as config
+from wirecap.config.sources import MODELS
 from wirecap.errors import UsageError
 
-HELP = """Capture engines on a workload, in virtual time.
+HELP = """Run models of capture engines on a workload, in virtual time.
 
-The engines are models of PF_RING (Type I), DNA and NETMAP (Type II) and WireCAP, as the paper compares
-them; WireCAP's offload decisions and counters are those of a live capture (docs/simulator.md).
+There are models of PF_RING (Type I), DNA and NETMAP (Type II) and WireCAP, the engines that the paper
+compares. The model of WireCAP makes the same offload decisions, and has the same counters, as a live
+capture (docs/simulator.md).
 
 \b
   wirecap simulate --engine all --queues 4
@@ -26,6 +38,7 @@ them; WireCAP's offload decisions and counters are those of a live capture (docs
 """
 
 DEFAULT_WORKLOAD = "border-router"
+CANNOT_FORWARD = "{} cannot forward: its sync calls do not work per queue"
 
 what = section("Engine")
 traffic = section("Traffic")
@@ -33,15 +46,15 @@ work = section("Handler")
 output = section("Output")
 
 
-ENGINE_HELP = """{}, or all; repeatable. pf_ring:slots=10240,kernel=800ns and wirecap:R=500 have settings of their own.
-[default: wirecap]"""
+ENGINE_HELP = """{}, or all (WireCAP in both modes); repeatable. A model's own settings follow its
+name: pf_ring:slots=10240,kernel=800ns, wirecap:R=500.  [default: wirecap]"""
 
 
 class Simulate(Command):
-    """Its help names the engines of the table, which is not loaded before."""
+    """Its help lists the models in the table, which is loaded only when somebody asks for help."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        from wirecap.sim.engines import TABLE
+        from wirecap.sim.models import TABLE
 
         for param in self.params:
             if isinstance(param, click.Option) and param.name == "engines":
@@ -50,48 +63,53 @@ class Simulate(Command):
 
 
 @click.command(cls=Simulate, help=HELP)
-@what("--engine", "engines", multiple=True, metavar="NAME[:KEY=VALUE,...]", help=ENGINE_HELP)
+@what("--engine", "engines", multiple=True, metavar="NAME[:KEY=VALUE,...]",
+      help=ENGINE_HELP.format(", ".join(MODELS)))  # fmt: skip
 @what("--mode", type=click.Choice(config.MODES), default="basic", show_default=True,
-      help="advanced: queues in trouble hand chunks to idle ones.")  # fmt: skip
-@what("-M", "M", type=COUNT, default=256, show_default=True, help="Packets of a chunk.")
-@what("-R", "R", type=COUNT, default=100, show_default=True, help="Chunks of a queue.")
-@what("-T", "T", type=PERCENT, default=60, show_default=True, help="Queue length that calls for a buddy, % of R.")
-@what("--timeout", "timeout_ns", type=DURATION, default="1ms", show_default=True, help="For a partial chunk.")
-@what("--ring", type=COUNT, default=1024, show_default=True, help="Descriptors of a receive ring.")
+      help="advanced: a queue that falls behind hands chunks to idle ones.")  # fmt: skip
+@what("-M", "M", type=COUNT, default=256, show_default=True, help="Packets per chunk.")
+@what("-R", "R", type=COUNT, default=100, show_default=True, help="Chunks per queue.")
+@what("-T", "T", type=PERCENT, default=60, show_default=True, help="A queue longer than this % of R offloads.")
+@what(
+    "--timeout", "timeout_ns", type=DURATION, default="1ms", show_default=True, help="A partial chunk waits this long."
+)
+@what("--ring", type=COUNT, default=1024, show_default=True, help="Descriptors in a receive ring.")
 @traffic("--workload", "workload_text", metavar="NAME[:KEY=VALUE,...]",
          help="burst:packets=1M,rate=14.88Mpps; poisson:packets=1M,rate=100kpps;"
          " onoff:rate=200kpps,on=10ms,off=90ms,duration=10s; border-router.  [default: border-router]")  # fmt: skip
-@traffic("-r", "trace", metavar="FILE", help="The packets of a pcap or pcapng file, through RSS onto the queues.")
-@traffic("--speed", type=float, help="With -r: times as fast as recorded.  [default: 1]")
+@traffic("-r", "trace", metavar="FILE", help="The packets of a pcap or pcapng file; RSS spreads them over the queues.")
+@traffic("--speed", type=float, help="With -r: 2 replays the file twice as fast as it was recorded.  [default: 1]")
 @traffic("--queues", type=COUNT, help="Receive queues.  [default: 6 for the border router, else 1]")
-@traffic("--share", metavar="A,B,...", help="What part of the packets each queue gets; evenly if not given.")
-@traffic("--nics", type=COUNT, default=1, show_default=True, help="So many NICs with this traffic each, on one bus.")
+@traffic("--share", metavar="A,B,...", help="The share of the packets that each queue gets.  [default: equal shares]")
+@traffic("--nics", type=COUNT, default=1, show_default=True, help="NICs that share one bus, each with this traffic.")
 @traffic("--bus", "bus_pps", type=Parsed("RATE", units.parse_packet_rate),
-         help="With --nics: packets a second that the bus moves.  [default: 23.8Mpps]")  # fmt: skip
+         help="With --nics: how many packets a second the bus can move.  [default: 23.8Mpps]")  # fmt: skip
 @work("--handler", default="pkt_handler:x=300", show_default=True, metavar="NAME:KEY=VALUE",
       help="count, pkt_handler:x=300, pkt_handler:rate=38844, exponential:rate=R, lognormal:rate=R,sigma=S,"
-      " costs:file=F (a cost in ns on each line).")  # fmt: skip
-@work("--forward", is_flag=True, help="Send handled packets on, as 64 bytes through a NIC of 10 Gbit/s.")
-@work("--seed", type=COUNT, default=1, show_default=True, help="Of a handler's random costs.")
-@output("--json", "json_file", type=OUTPUT, help="Write the results as JSON; - is stdout.")
-@output("-v", "--verbose", is_flag=True, help="Each queue too.")
+      " costs:file=F (one cost in ns per line).")  # fmt: skip
+@work("--forward", is_flag=True, help="Forward every handled packet, as 64 bytes on a 10 Gbit/s NIC.")
+@work("--seed", type=COUNT, default=1, show_default=True, help="Seed for a handler's random costs.")
+@json_option("Write the results", "Output")
+@output("-v", "--verbose", is_flag=True, help="Show each queue too.")
 def command(
     engines: tuple[str, ...], workload_text: str | None, trace: str | None, speed: float | None, queues: int | None,
     share: str | None, nics: int, bus_pps: int | None, handler: str, forward: bool, seed: int, json_file: str | None,
     verbose: bool, **settings: Any,
 ) -> None:  # fmt: skip
-    from wirecap.sim import bus, load
+    from wirecap.sim import bus, handler_cost
     from wirecap.sim.simulate import compare
 
     if not 0 <= seed < 1 << 31:
-        raise UsageError(f"a seed of {seed}", "it is below 2147483648")
+        raise UsageError(f"--seed {seed} is too large", "the largest is 2147483647")
     if nics < 1:
-        raise UsageError(f"{nics} NICs", "there is one, or 2 to 16 on a bus")
+        raise UsageError(f"--nics {nics} is too small", "use 1, or 2 to 16 for several NICs on one bus")
     if bus_pps is not None and nics == 1:
-        raise UsageError("--bus is what several NICs share", "add --nics 2")
+        raise UsageError("--bus makes no difference to a single NIC", "add --nics 2")
     chosen = _engines(engines, settings, forward)
-    cost = load.parse(handler)
+    cost = handler_cost.parse_handler_cost(handler)
     packets = _workload(workload_text, trace, speed, queues, share)
+    for note in packets.notes:
+        click.echo(note, err=True)
     found = compare(
         list(chosen), packets, cost, seed=seed, forward=forward, nics=nics,
         bus=None if bus_pps is None else bus.Bus(bus_pps), tell=compiling,
@@ -99,14 +117,14 @@ def command(
     if json_file != "-":
         _show(found, list(chosen.values()), verbose)
         if forward and "all" in engines:
-            click.echo("  NETMAP does not forward: its sync calls do not work per queue")
+            click.echo(f"  left out: {CANNOT_FORWARD.format('NETMAP')}")
     if json_file:
         write_json(json_file, found)
 
 
 def _engines(texts: tuple[str, ...], settings: dict[str, Any], forward: bool) -> dict[Any, str]:
-    """The engines, and how the user wrote them."""
-    from wirecap.sim.engines import TABLE, spec
+    """The models to run, each with the text that asked for it."""
+    from wirecap.sim.models.table import TABLE, parse_model
 
     shared = {
         **{name: settings[name] for name in ("M", "R", "T", "ring")},
@@ -115,35 +133,37 @@ def _engines(texts: tuple[str, ...], settings: dict[str, Any], forward: bool) ->
     }
     found: dict[Any, str] = {}
     for text in dict.fromkeys(texts or ("wirecap",)):
-        engines = [spec.parse(name, shared) for name in (TABLE if text == "all" else [text])]
+        if text == "all":
+            engines = [parse_model(name, {**shared, **own}) for name, kind in TABLE.items() for own in kind.variants]
+        else:
+            engines = [parse_model(text, shared)]
         if forward and text != "all" and not engines[0].forwards:
-            raise UsageError(f"{engines[0].label} does not forward: its sync calls do not work per queue",
-                             f"leave out --engine {text}")  # fmt: skip
+            raise UsageError(CANNOT_FORWARD.format(engines[0].label), f"leave out --engine {text}")
         found |= {engine: text for engine in engines if engine.forwards or not forward}
     return found
 
 
 def _workload(text: str | None, trace: str | None, speed: float | None, queues: int | None, share: str | None) -> Any:
-    from wirecap.sim import workload_spec
+    from wirecap.sim import workload
     from wirecap.sim.workload import even
 
     if text and trace:
-        raise UsageError("both a workload and a file", "give --workload or -r")
-    if queues is not None and not 1 <= queues <= workload_spec.SHARES_MOST:
-        raise UsageError(f"{queues} queues", f"a NIC has 1 to {workload_spec.SHARES_MOST}")
+        raise UsageError("--workload and -r both say which packets arrive", "use one of them")
+    if queues is not None and not 1 <= queues <= workload.SHARES_MOST:
+        raise UsageError(f"unsupported number of queues: {queues}", f"use 1 to {workload.SHARES_MOST}")
     if trace:
-        from wirecap.sim.trace import read
+        from wirecap.sim.workload import recorded
 
         if share:
-            raise UsageError("a file's packets have their queues from RSS", "leave --share out, give --queues")
-        return read(trace, queues or 1, 1.0 if speed is None else speed, compiling)
+            raise UsageError("--share does not apply to a file: RSS chooses its packets' queues", "use --queues")
+        return recorded(trace, queues or 1, 1.0 if speed is None else speed, compiling)
     if speed is not None:
-        raise UsageError("--speed is a recorded file's", "add -r FILE")
+        raise UsageError("--speed applies only to a recorded file", "add -r FILE")
     text = text or DEFAULT_WORKLOAD
-    shares = workload_spec.parse_shares(share) if share else even(queues or (6 if text == DEFAULT_WORKLOAD else 1))
+    shares = workload.parse_shares(share) if share else even(queues or (6 if text == DEFAULT_WORKLOAD else 1))
     if queues is not None and len(shares) != queues:
-        raise UsageError(f"{queues} queues and {len(shares)} shares", "give each queue a share")
-    return workload_spec.parse(text, shares)
+        raise UsageError(f"--queues {queues} does not match the {len(shares)} shares of --share", "give each queue one")
+    return workload.parse_workload(text, shares)
 
 
 def _show(found: dict[str, Any], texts: list[str], verbose: bool) -> None:

@@ -1,7 +1,7 @@
-"""Other forwarders, run beside ours: DPDK's testpmd, netsniff-ng, a Linux bridge, a redirect in XDP.
+"""Other forwarders to compare ours with: DPDK's testpmd, netsniff-ng, a Linux bridge, an XDP redirect.
 
-Each forwards from ``inside`` to ``outside``, two interfaces of a namespace; what it sends is counted at the other
-end of the wire, not by itself.
+Each forwards from ``inside`` to ``outside``, two interfaces of a namespace; what it sends is counted at the far
+end of the wire, not by the forwarder.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from wirecap.linux import netlink, netns
 
 
 class Forwarder:
-    """``start``, traffic, ``stop``: the CPU time in seconds, where it is a process of its own."""
+    """``start``, traffic, ``stop``; ``stop`` returns the CPU time in seconds, 0 if it is not a process of its own."""
 
     name: ClassVar[str]
     needs_gro: ClassVar[bool] = False
-    """AF_PACKET readers and the host get frames redirected to a veth only when GRO is on there."""
+    """AF_PACKET readers and the host only get frames redirected to a veth if GRO is on there."""
 
     def __init__(self, inside: str, outside: str, namespace: str, cpu: int | None = None, both: bool = False) -> None:
         self.inside, self.outside, self.namespace, self.cpu, self.both = inside, outside, namespace, cpu, both
 
     @classmethod
     def available(cls) -> str | None:
-        """Why the peer cannot run here, or None."""
+        """Why the forwarder cannot run here, or None."""
         return None
 
     def start(self) -> None:
@@ -65,13 +65,13 @@ class _Program(Forwarder):
 
 
 class Testpmd(_Program):
-    """testpmd's io mode, which forwards without a look at the packets, on DPDK's af_xdp driver."""
+    """testpmd in io mode, which forwards packets without looking at them, on DPDK's af_xdp driver."""
 
     name = "testpmd"
     ready = r"Press enter to exit"
     terminal = True
     driver: ClassVar[str] = ""
-    __test__ = False  # pytest: not a class of tests
+    __test__ = False  # tells pytest that this is not a test class
 
     @classmethod
     def available(cls) -> str | None:
@@ -116,7 +116,7 @@ class NetsniffRedirect(_Program):
 
 
 class XdpRedirect(Forwarder):
-    """An XDP program that sends each packet to the other interface: the kernel's own shortest way."""
+    """An XDP program that sends each packet to the other interface: the kernel's own shortest path."""
 
     name = "xdp-redirect"
 
@@ -132,7 +132,7 @@ class XdpRedirect(Forwarder):
 
 
 class Bridge(Forwarder):
-    """A Linux bridge of the two interfaces."""
+    """A Linux bridge between the two interfaces."""
 
     name = "bridge"
     needs_gro = True

@@ -1,7 +1,7 @@
-"""Other programs that capture or send packets, run beside ours: what they delivered and what they dropped.
+"""Other capture and send programs to compare ours with: what they delivered and what they dropped.
 
-A capture peer is started on an interface, is ready when it says so, and is ended by SIGINT as a user
-would end it; its own closing statistics are read.  Each is given the settings that were best for it.
+A capture peer is started on an interface, is ready when it says so, and is ended with SIGINT as a user
+would end it; the numbers are its own closing statistics.  Each runs with the settings that suit it best.
 """
 
 from __future__ import annotations
@@ -17,37 +17,42 @@ from wirecap.errors import WirecapError
 from wirecap.lab.process import Child, find, run
 
 BUFFER_MIB = 64
-"""The kernel's buffer for tcpdump and dumpcap: no less than our pool of (256, 100), which is 50 MiB a queue."""
+"""The kernel's buffer for tcpdump and dumpcap: at least as large as our pool of (256, 100), 50 MiB per queue."""
 
 DPDK_DRIVERS = ("lib/*/dpdk/pmds-*", "lib*/dpdk/pmds-*", "local/lib/*/dpdk/pmds-*")
-"""Where DPDK's drivers lie under /usr: Debian and Ubuntu, others, built by hand."""
+"""Where to find DPDK's drivers under /usr: on Debian and Ubuntu, on other distributions, built by hand."""
 
 
 @dataclass(frozen=True)
 class Caught:
-    """What a capture peer says of itself at its end, in packets."""
+    """What a capture peer reports at its end, in packets."""
 
     delivered: int
     dropped: int
-    """What it knows that it missed; what never reached its socket is not in it."""
+    """Packets that it knows it missed, not counting those that never reached its socket."""
     cpu_s: float
     output: str
 
 
 class Capture:
-    """A capture peer: ``start``, traffic, ``stop``.  With a file it writes packets, without it counts them."""
+    """A capture peer: ``start``, traffic, ``stop``.  Given a file it writes packets, otherwise it counts them."""
 
     name: ClassVar[str]
     program: ClassVar[str]
     settle_s: ClassVar[float] = 1.5
-    """How long after the last packet until the peer has read all: libpcap's blocks time out after a second."""
+    """How long the peer needs after the last packet to read them all: libpcap's blocks time out after a second."""
     needs_gro: ClassVar[bool] = True
-    """AF_PACKET readers get frames redirected to a veth only when GRO is on there; XDP readers without it."""
+    """AF_PACKET readers only get frames redirected to a veth if GRO is on there; XDP readers do not need it."""
     terminal: ClassVar[bool] = False
     ready: ClassVar[str]
 
-    def __init__(self, interface: str, namespace: str | None = None, file: Path | None = None, cpu: int | None = None):
+    def __init__(
+        self, interface: str, namespace: str | None = None, file: Path | None = None, cpu: int | None = None,
+        buffer_mib: int | None = BUFFER_MIB,
+    ) -> None:  # fmt: skip
+        """buffer_mib: the kernel's buffer, where the program has an option for it; None is the program's default."""
         self.interface, self.namespace, self.file, self.cpu = interface, namespace, file, cpu
+        self.buffer_mib = buffer_mib
 
     @classmethod
     def available(cls) -> str | None:
@@ -86,7 +91,8 @@ class Tcpdump(Capture):
 
     def command(self) -> list[str]:
         target = str(self.file or "/dev/null")
-        return ["tcpdump", "-i", self.interface, "-n", "-Z", "root", "-B", str(BUFFER_MIB * 1024), "-w", target]
+        buffer = ["-B", str(self.buffer_mib * 1024)] if self.buffer_mib else []
+        return ["tcpdump", "-i", self.interface, "-n", "-Z", "root", *buffer, "-w", target]
 
     def parse(self, output: str) -> tuple[int, int]:
         return _number(output, r"(\d+) packets? captured"), _number(output, r"(\d+) packets? dropped by kernel")
@@ -98,7 +104,8 @@ class Dumpcap(Capture):
 
     def command(self) -> list[str]:
         target = str(self.file or "/dev/null")
-        return ["dumpcap", "-i", self.interface, "-q", "-B", str(BUFFER_MIB), "-w", target]
+        buffer = ["-B", str(self.buffer_mib)] if self.buffer_mib else []
+        return ["dumpcap", "-i", self.interface, "-q", *buffer, "-w", target]
 
     def parse(self, output: str) -> tuple[int, int]:
         pattern = r"received/dropped on interface .*?: (\d+)/(\d+)"
@@ -111,18 +118,18 @@ class Netsniff(Capture):
     settle_s = 0.5
 
     def command(self) -> list[str]:
-        target = ["--out", str(self.file)] if self.file else ["--out", "/dev/null"]
-        return ["netsniff-ng", "--in", self.interface, *target, "--silent", "--ring-size", f"{BUFFER_MIB}MiB"]
+        buffer = ["--ring-size", f"{self.buffer_mib}MiB"] if self.buffer_mib else []
+        return ["netsniff-ng", "--in", self.interface, "--out", str(self.file or "/dev/null"), "--silent", *buffer]
 
     def parse(self, output: str) -> tuple[int, int]:
         return _number(output, r"(\d+)\s+packets passed filter"), _number(output, r"(\d+)\s+packets failed filter")
 
 
 class Dpdk(Capture):
-    """testpmd receiving through DPDK's af_xdp driver, one queue, a forwarding core that polls without pause.
+    """testpmd receiving through DPDK's af_xdp driver: one queue, and a forwarding core that polls continually.
 
-    Without huge pages where there are none (the driver copies either way on a veth).  The deep ring and
-    the large pool of mbufs are its best settings: the defaults of 512 and 2,048 lose more.
+    It runs without huge pages if there are none (on a veth the driver copies anyway).  The deep ring and the
+    large pool of mbufs are its best settings: the defaults of 512 and 2,048 lose more.
     """
 
     name = "dpdk"
@@ -130,7 +137,7 @@ class Dpdk(Capture):
     ready = r"Press enter to exit"
     settle_s = 0.3
     needs_gro = False
-    terminal = True  # holds its lines back on a pipe
+    terminal = True  # it buffers its output on a pipe
     ring = 16384
     buffers = 131072
     driver: ClassVar[str] = ""
@@ -154,7 +161,7 @@ class Dpdk(Capture):
         ]  # fmt: skip
 
     queue = 0
-    """The receive queue; set it before ``start``."""
+    """The receive queue; set it before calling ``start``."""
 
     def parse(self, output: str) -> tuple[int, int]:
         pattern = r"RX-packets: (\d+)\s+RX-dropped: (\d+)"
@@ -173,7 +180,7 @@ CAPTURES: dict[str, type[Capture]] = {peer.name: peer for peer in (Dpdk, DpdkInt
 
 @dataclass(frozen=True)
 class Sent:
-    """What tcpreplay says that it sent."""
+    """What tcpreplay reports having sent."""
 
     packets: int
     failed: int
@@ -183,10 +190,10 @@ class Sent:
 
 
 def tcpreplay(interface: str, file: Path, options: tuple[str, ...] = ("--topspeed",), timeout_s: float = 120.0) -> Sent:
-    """Replay a capture file with tcpreplay; ``options`` such as ``--pps=10000`` or ``--multiplier=1.0``."""
+    """Replay a capture file with tcpreplay; ``options`` are for example ``--pps=10000`` or ``--multiplier=1.0``."""
     ended = run(["tcpreplay", "-i", interface, *options, str(file)], timeout_s=timeout_s)
     if ended.status:
-        raise WirecapError(f"tcpreplay ended with status {ended.status}: {ended.output.strip()[-200:]}")
+        raise WirecapError(f"tcpreplay exited with status {ended.status}: {ended.output.strip()[-200:]}")
     actual = re.search(r"Actual: (\d+) packets .* sent in ([\d.]+) seconds", ended.output)
     if not actual:
         raise WirecapError(f"tcpreplay printed no statistics: {ended.output.strip()[-200:]}")
@@ -196,7 +203,7 @@ def tcpreplay(interface: str, file: Path, options: tuple[str, ...] = ("--topspee
 
 
 def dpdk_memory() -> list[str]:
-    """Huge pages where 1 GiB of them is free, else ordinary memory."""
+    """Options for huge pages if 1 GiB of them is free, else for ordinary memory."""
     facts = Path("/proc/meminfo").read_text()
     size_kib, free = (_number(facts, rf"{field}:\s+(\d+)") for field in ("Hugepagesize", "HugePages_Free"))
     huge = size_kib * free >= 1024 * 1024
@@ -207,5 +214,5 @@ def _number(text: str, pattern: str, group: int = 1) -> int:
     found = re.search(pattern, text)
     if not found:
         last = " | ".join(text.strip().splitlines()[-4:])
-        raise WirecapError(f"no {pattern!r} in the closing statistics: {last}")
+        raise WirecapError(f"the closing statistics do not contain {pattern!r}: {last}")
     return int(found[group])

@@ -1,4 +1,4 @@
-"""A child process in a network namespace and on chosen CPUs, watched by what it prints, ended within bounds."""
+"""A child process in a network namespace and on chosen CPUs, with its output watched and its run time bounded."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 from wirecap.errors import WirecapError
 from wirecap.linux import netns
+from wirecap.signals import postponed
 
 TOOLS_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
-"""Where tools for root live is not on everybody's PATH."""
+"""PATH with the folders of root's tools, which not every user has on it."""
 
 
 def find(program: str) -> str | None:
@@ -30,17 +31,17 @@ class Ended:
     """A child that has ended."""
 
     status: int
-    """Exit status; minus the number of the signal that killed it."""
+    """The exit status, or minus the number of the signal that killed it."""
     output: str
     duration_s: float
     cpu_s: float
-    """User and system time."""
+    """User plus system time."""
 
 
 class Child:
-    """A running program.  What it prints, on both streams, is collected; ``wait_for`` watches it.
+    """A running program.  Its output, on both streams, is collected; ``wait_for`` waits for a line of it.
 
-    ``terminal`` gives it a pseudo-terminal to print on, for programs that hold back lines meant for a pipe.
+    ``terminal`` gives it a pseudo-terminal to print on, for programs that buffer their output on a pipe.
     """
 
     def __init__(
@@ -52,13 +53,23 @@ class Child:
     ) -> None:
         self.command = command
         self._text = bytearray()
-        self._start = time.monotonic()
+        self._began = time.monotonic()
+        try:
+            with postponed():
+                self._start(namespace, cpus, terminal)
+        except KeyboardInterrupt:
+            if "_process" in vars(self):
+                self.end(signal.SIGKILL)
+            raise
+
+    def _start(self, namespace: str | None, cpus: set[int] | None, terminal: bool) -> None:
         reader, writer = pty.openpty() if terminal else os.pipe()
         try:
             self._process = netns.call(namespace, self._spawn, writer, cpus) if namespace else self._spawn(writer, cpus)
         except FileNotFoundError:
             os.close(reader)
-            raise WirecapError(f"no program {command[0]!r}") from None
+            name = self.command[0]
+            raise WirecapError(f"program not found: {name}", "install it, or add its folder to PATH") from None
         finally:
             os.close(writer)
         self._collector = threading.Thread(target=self._collect, args=(reader,), name="child-output", daemon=True)
@@ -67,7 +78,7 @@ class Child:
     def _spawn(self, writer: int, cpus: set[int] | None) -> subprocess.Popen[bytes]:
         before = os.sched_getaffinity(0)
         if cpus:
-            os.sched_setaffinity(0, cpus)  # of this thread; the child inherits it
+            os.sched_setaffinity(0, cpus)  # for this thread; the child inherits it
         try:
             command = [find(self.command[0]) or self.command[0], *self.command[1:]]
             return subprocess.Popen(
@@ -92,7 +103,7 @@ class Child:
 
     @property
     def output(self) -> str:
-        """What it has printed so far."""
+        """Everything printed so far."""
         return bytes(self._text).decode(errors="replace").replace("\r\n", "\n")
 
     @property
@@ -100,7 +111,7 @@ class Child:
         return self._process.poll() is None
 
     def wait_for(self, pattern: str, timeout_s: float = 20.0) -> re.Match[str]:
-        """Wait until the output matches; WirecapError with the last lines when it ends or takes too long."""
+        """Wait until the output matches; WirecapError with the last lines if the program ends or time runs out."""
         limit = time.monotonic() + timeout_s
         while True:
             ended = not self.running
@@ -111,13 +122,13 @@ class Child:
                 return found
             if ended or time.monotonic() > limit:
                 self.end(signal.SIGKILL)
-                how = f"ended with status {self._process.returncode}" if ended else f"was not ready in {timeout_s:g} s"
+                how = f"exited with status {self._process.returncode}" if ended else f"was not ready in {timeout_s:g} s"
                 last = " | ".join(self.output.strip().splitlines()[-4:])
                 raise WirecapError(f"{self.command[0]} {how}: {last}")
             time.sleep(0.01)
 
     def end(self, number: int | None = signal.SIGINT, timeout_s: float = 20.0) -> Ended:
-        """Send a signal (None: let it finish by itself), wait; what does not end in time is killed."""
+        """Send a signal (None: let it finish on its own) and wait; kill it if it does not end in time."""
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         if number is not None and self.running:
             self._process.send_signal(number)
@@ -131,7 +142,7 @@ class Child:
             self._process.stdin.close()
         self._collector.join(2.0)
         cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return Ended(self._process.returncode, self.output, time.monotonic() - self._start, cpu_s)
+        return Ended(self._process.returncode, self.output, time.monotonic() - self._began, cpu_s)
 
     def __enter__(self) -> Child:
         return self
@@ -141,6 +152,6 @@ class Child:
 
 
 def run(command: list[str], namespace: str | None = None, cpus: set[int] | None = None, timeout_s: float = 60) -> Ended:
-    """Run a program to its end, at most ``timeout_s``."""
+    """Run a program to its end, for at most ``timeout_s``."""
     with Child(command, namespace, cpus) as child:
         return child.end(None, timeout_s)

@@ -1,9 +1,9 @@
-"""Veth NICs with several queues in a network namespace of their own, to capture on.
+"""Veth NICs with several queues in their own network namespace, to capture on.
 
-For testbed X, NIC k is the pair ``Xk`` (inside namespace X, the capture side) and ``Xkp`` (outside, the
+In testbed X, NIC k is the pair ``Xk`` (inside namespace X, the capture side) and ``Xkp`` (outside, the
 sending side).  Both ends have the same number of receive and transmit queues, are up, have no address,
-say nothing on their own (IPv6 is off), and change no frame (all offloads are off).  The kernel makes
-both ends of a pair at once, each in its place, so that an interruption leaves no half of one.
+send nothing on their own (IPv6 is off), and change no frame (all offloads are off).  The kernel creates
+both ends of a pair at once, each in its place, so an interruption never leaves half a pair.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +24,15 @@ from wirecap.linux.netlink import Interface
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+
 NAME = "wirecap"
 QUEUES = 4
 MTU = 1500
 MAX_QUEUES = 4096  # veth's own limit, drivers/net/veth.c
 MTU_RANGE = (68, 65535)
+LINK_S = 10.0
 TUNNELS = {"lo", "tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0"}
-"""What the kernel itself puts into every new namespace."""
+"""Interfaces that the kernel itself puts into every new namespace."""
 
 
 @dataclass(frozen=True)
@@ -42,25 +45,25 @@ class Nic:
     mtu: int
     up: bool
     xdp: str
-    """How an XDP program is attached to the capture side: '' or native, generic."""
+    """How an XDP program is attached to the capture side: '', native or generic."""
 
 
 @dataclass(frozen=True)
 class Testbed:
-    """A testbed as it is now; no NICs means that there is none."""
+    """A testbed as it is now; without NICs it does not exist."""
 
     name: str
     namespace: bool
     nics: tuple[Nic, ...]
 
-    __test__ = False  # pytest: not a class of tests
+    __test__ = False  # tells pytest that this is not a test class
 
 
 def up(name: str = NAME, queues: int = QUEUES, nics: int = 1, mtu: int = MTU, gro: bool = False) -> Testbed:
-    """Make the testbed, or change it to this shape; one that has the shape already is left as it is.
+    """Create the testbed, or change it to this shape; one that already has the shape is left alone.
 
-    ``gro`` switches generic receive offload on at the capture side: frames that an XDP program sends to
-    a veth are refused there unless it has an XDP program or GRO, so that AF_PACKET readers need it.
+    ``gro`` turns on generic receive offload on the capture side: a veth refuses frames from an XDP program
+    unless it has an XDP program or GRO, so AF_PACKET readers need it.
     """
     _check(name, queues, nics, mtu)
     with _explained(name):
@@ -74,13 +77,15 @@ def up(name: str = NAME, queues: int = QUEUES, nics: int = 1, mtu: int = MTU, gr
                 _make(name, inside, outside, queues, mtu)
             _quieten(outside, gro=False)
             netns.call(name, _quieten, inside, gro=gro)
+            for namespace, end_name in ((None, outside), (name, inside)):
+                netns.call(namespace, _wait_until_operational, end_name)
         for left in pairs.values():
             _remove(left)
     return status(name)
 
 
 def down(name: str = NAME) -> bool:
-    """Remove everything that ``up`` made under this name, whole or half; False where there was nothing."""
+    """Remove everything that ``up`` created under this name, complete or not; False if there was nothing."""
     _check(name, 1, 1, MTU)
     with _explained(name):
         pairs = _pairs(name)
@@ -90,14 +95,14 @@ def down(name: str = NAME) -> bool:
             return bool(pairs)
         foreign = _foreign(name)
         if foreign:
-            what = f"namespace {name!r} holds {', '.join(foreign)}, which no testbed made"
-            raise UsageError(what, "its pairs were removed, the namespace was kept")
+            what = f"namespace {name!r} still holds {', '.join(foreign)}, which no testbed created"
+            raise UsageError(what, f"its pairs are removed, the namespace is kept: 'ip netns delete {name}' removes it")
         netns.delete(name)
         return True
 
 
 def status(name: str = NAME) -> Testbed:
-    """What there is under this name."""
+    """The testbed of this name, as it is now."""
     if name not in netns.names():
         return Testbed(name, False, ())
     inside = _inside(name)
@@ -111,8 +116,13 @@ def status(name: str = NAME) -> Testbed:
     return Testbed(name, True, tuple(nics))
 
 
+def names() -> list[str]:
+    """The testbeds that there are."""
+    return sorted(name for name in netns.names() if status(name).nics)
+
+
 def remove_orphans(prefix: str) -> None:
-    """Remove testbeds called ``prefix``, a process id and letters, whose process has ended without removing them."""
+    """Remove testbeds named ``prefix``, a process id and letters, whose process has ended without removing them."""
     for name in netns.names():
         found = re.fullmatch(re.escape(prefix) + "([0-9]+)[a-z]+", name)
         if found and not Path("/proc", found[1]).exists():
@@ -121,20 +131,20 @@ def remove_orphans(prefix: str) -> None:
 
 def _check(name: str, queues: int, nics: int, mtu: int) -> None:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
-        raise UsageError(f"{name!r} cannot name a testbed", "letters, digits, _ and -, a letter first")
+        raise UsageError(f"{name!r} is not a testbed name", "use letters, digits, _ and -, starting with a letter")
     longest = _names(name, max(nics, 1))[-1][1]
     if len(longest) > ethtool.NAME_BYTES:
         room = ethtool.NAME_BYTES - (len(longest) - len(name))
         raise UsageError(
             f"interface name {longest!r} is longer than {ethtool.NAME_BYTES} bytes",
-            f"a testbed with {nics} NIC{'s' * (nics != 1)} has a name of at most {room} letters",
+            f"with {nics} NIC{'s' * (nics != 1)}, use a testbed name of at most {room} letters",
         )
     if not 1 <= queues <= MAX_QUEUES:
-        raise UsageError(f"{queues} queues", f"a veth has 1 to {MAX_QUEUES}")
+        raise UsageError(f"unsupported number of queues: {queues}", f"a veth has 1 to {MAX_QUEUES}")
     if nics < 1:
-        raise UsageError(f"{nics} NICs", "there is at least one")
+        raise UsageError(f"unsupported number of NICs: {nics}", "use 1 or more")
     if not MTU_RANGE[0] <= mtu <= MTU_RANGE[1]:
-        raise UsageError(f"MTU {mtu}", f"a veth's MTU is {MTU_RANGE[0]} to {MTU_RANGE[1]} bytes")
+        raise UsageError(f"unsupported MTU: {mtu} bytes", f"a veth takes {MTU_RANGE[0]} to {MTU_RANGE[1]} bytes")
 
 
 def _names(name: str, nics: int) -> list[tuple[str, str]]:
@@ -149,7 +159,7 @@ def _inside(name: str) -> dict[str, Interface]:
     try:
         return {facts.name: facts for facts in netns.call(name, netlink.interfaces)}
     except SystemCallError as error:
-        if error.errno == errno.EINVAL:  # the remains of a namespace: nothing is in it
+        if error.errno == errno.EINVAL:  # a name without a namespace: nothing is in it
             return {}
         raise
 
@@ -159,7 +169,7 @@ def _foreign(name: str) -> list[str]:
 
 
 def _pairs(name: str) -> dict[str, Interface]:
-    """Sending sides of this testbed: veths called Xkp, but for those whose other end is another testbed's."""
+    """Sending sides of this testbed: veths named Xkp, except those whose other end belongs to another testbed."""
     pattern = re.compile(re.escape(name) + r"(0|[1-9][0-9]*)p")
     found = {facts.name: facts for facts in netlink.interfaces() if pattern.fullmatch(facts.name)}
     for other in netns.names() if found else ():
@@ -174,7 +184,7 @@ def _pairs(name: str) -> dict[str, Interface]:
 
 
 def _fits(name: str, end: Interface | None, inside: str, queues: int, mtu: int) -> bool:
-    """Is the pair there in this shape, with its other end where it belongs?"""
+    """Whether the pair exists in this shape, with its other end where it belongs."""
     facts = _inside(name).get(inside)
     if end is None or facts is None or end.peer_index != facts.index or facts.peer_index != end.index:
         return False
@@ -184,7 +194,9 @@ def _fits(name: str, end: Interface | None, inside: str, queues: int, mtu: int) 
 
 def _make(name: str, inside: str, outside: str, queues: int, mtu: int) -> None:
     if inside in _inside(name):
-        raise UsageError(f"namespace {name!r} has a {inside} that no testbed made", "choose another --name")
+        raise UsageError(
+            f"namespace {name!r} already has an interface {inside} that no testbed created", "choose another --name"
+        )
     shape = {"num_rx_queues": queues, "num_tx_queues": queues, "mtu": mtu}
     with netns_file(name) as descriptor, _route() as route:
         try:
@@ -193,7 +205,7 @@ def _make(name: str, inside: str, outside: str, queues: int, mtu: int) -> None:
         except Exception as error:
             if getattr(error, "code", 0) == errno.EEXIST:
                 hint = "choose another --name"
-                raise UsageError(f"there is an interface {outside} that no testbed made", hint) from None
+                raise UsageError(f"interface {outside} already exists, and no testbed created it", hint) from None
             raise
 
 
@@ -208,7 +220,7 @@ def netns_file(name: str) -> Iterator[int]:
 
 
 def _quieten(interface: str, gro: bool) -> None:
-    """IPv6 and every offload off, then up: nothing but the traffic that is sent passes, as it was sent."""
+    """Turn off IPv6 and every offload, then set the link up: only traffic that is sent passes, and unchanged."""
     switch = Path("/proc/sys/net/ipv6/conf") / interface / "disable_ipv6"
     if switch.exists() and switch.read_text().strip() != "1":
         switch.write_text("1")
@@ -216,7 +228,14 @@ def _quieten(interface: str, gro: bool) -> None:
     ethtool.set_features(interface, {**offloads, "rx-gro": gro and ethtool.features(interface)["rx-gro"]})
     with _route() as route:
         route.link("set", index=netlink.interface(interface).index, state="up")
-    ethtool.set_features(interface, {"rx-gro": gro})  # veth tells its other end only when this changes while it is up
+    ethtool.set_features(interface, {"rx-gro": gro})  # veth informs its other end only if this changes while it is up
+
+
+def _wait_until_operational(interface: str) -> None:
+    """The kernel activates a link a moment after it is set up, and drops what is sent on it until then."""
+    limit = time.monotonic() + LINK_S
+    while netlink.interface(interface).state != "up" and time.monotonic() < limit:
+        time.sleep(0.002)
 
 
 def _remove(end: Interface) -> None:
@@ -224,7 +243,7 @@ def _remove(end: Interface) -> None:
         try:
             route.link("del", index=end.index)
         except Exception as error:
-            if getattr(error, "code", 0) != errno.ENODEV:  # gone with its namespace
+            if getattr(error, "code", 0) != errno.ENODEV:  # it went with its namespace
                 raise
 
 
@@ -236,7 +255,7 @@ def _route() -> Any:
 
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """A refusal by the kernel as one line that says what it takes."""
+    """Turn a refusal by the kernel into one line that says what is needed."""
     from pyroute2.netlink.exceptions import NetlinkError
 
     try:

@@ -1,4 +1,4 @@
-"""What a burst of P packets loses, without simulating it: figures 9 and 10 in one line."""
+"""What a burst of P packets loses, computed without simulation: figures 9 and 10 in one line."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from __future__ import annotations
 def burst_drop(packets: float, buffered: float, handler_pps: float, arrival_pps: float) -> float:
     """The share of a burst that is lost: max(0, 1 - (B + mu * P / lambda) / P) [derived].
 
-    ``buffered`` packets wait, and mu * P / lambda were handled when the last one came.
+    When the last packet arrives, ``buffered`` packets are waiting and mu * P / lambda have been handled.
     """
     return max(0.0, 1 - (buffered + handler_pps * packets / arrival_pps) / packets)
 
 
 def burst_survived(buffered: float, handler_pps: float, arrival_pps: float) -> float:
-    """The longest burst without loss, in packets: B / (1 - mu / lambda); infinite where the handler keeps up."""
+    """The longest burst without loss, in packets: B / (1 - mu / lambda); infinite if the handler keeps up."""
     return float("inf") if handler_pps >= arrival_pps else buffered / (1 - handler_pps / arrival_pps)

@@ -1,4 +1,4 @@
-"""What a simulated engine did, under the names that a live capture's summary has (docs/summary.md, docs/drops.md)."""
+"""What a model did, under the same names as in a live capture's summary (docs/summary.md, docs/drops.md)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wirecap.errors import WirecapError
 
 @dataclass
 class QueueResult:
-    """One receive queue; packets."""
+    """The packets of one receive queue."""
 
     received: int
     delivered: int
@@ -19,9 +19,9 @@ class QueueResult:
     forwarded: int = 0
     drops: Mapping[str, int] = field(default_factory=dict)
     busy_s: float = 0.0
-    """How long this queue's handler worked."""
+    """How long this queue's handler was busy."""
     deepest: int = 0
-    """Most chunks that waited in its capture queue."""
+    """The most chunks that ever waited in its capture queue."""
 
     @property
     def dropped(self) -> int:
@@ -30,18 +30,18 @@ class QueueResult:
 
 @dataclass
 class Result:
-    """A run of an engine on a workload."""
+    """One run of a model on a workload."""
 
-    engine: str
-    """Its name in the table of engines."""
+    model: str
+    """Its name in the table of models."""
     label: str
-    """As the paper writes it: WireCAP-A-(256,100,60%)."""
+    """Its name as the paper writes it: WireCAP-A-(256,100,60%)."""
     settings: Mapping[str, Any]
     queues: list[QueueResult]
     duration_s: float
-    """Virtual, until the last packet was handled, or had left."""
+    """Virtual time until the last packet was handled or had left."""
     nics: int = 1
-    """``queues`` are those of the first one, then those of the next."""
+    """``queues`` lists the first NIC's queues, then those of the next, and so on."""
 
     def __post_init__(self) -> None:
         for number, queue in enumerate(self.queues):
@@ -53,21 +53,21 @@ class Result:
 
     @property
     def drop_rate(self) -> float:
-        """Dropped packets by those received, 0 to 1."""
+        """Dropped packets divided by received ones, 0 to 1."""
         received = self.total("received")
         return self.total("dropped") / received if received else 0.0
 
     def drops(self) -> dict[str, int]:
-        """Packets by reason, over all queues, without the reasons that none has."""
+        """Dropped packets by reason, over all queues; reasons with no packets are left out."""
         names = dict.fromkeys(name for queue in self.queues for name in queue.drops)
         totals = {name: sum(queue.drops.get(name, 0) for queue in self.queues) for name in names}
         return {name: count for name, count in totals.items() if count}
 
     def as_dict(self) -> dict[str, Any]:
-        """The summary object, with ``simulated`` and the engine's settings; simulated packets have no length."""
+        """The summary object, plus ``simulated`` and the model's settings; simulated packets have no length."""
         per_nic = len(self.queues) // self.nics
         return {
-            "engine": self.engine,
+            "engine": self.model,
             "label": self.label,
             "simulated": True,
             "queues": len(self.queues),
@@ -78,6 +78,7 @@ class Result:
                 "received": self.total("received"),
                 "delivered": self.total("delivered"),
                 "filtered_out": 0,
+                "pending": 0,
                 "written": 0,
                 "forwarded": self.total("forwarded"),
                 "offloaded": self.total("offloaded"),
@@ -88,7 +89,7 @@ class Result:
                 {
                     "interface": f"nic{number // per_nic}", "queue": number % per_nic,
                     "received": q.received, "delivered": q.delivered, "filtered_out": 0,
-                    "offloaded": q.offloaded, "dropped": q.dropped,
+                    "pending": 0, "offloaded": q.offloaded, "dropped": q.dropped,
                     "drops": {name: count for name, count in q.drops.items() if count},
                     "busy_s": round(q.busy_s, 9), "deepest": q.deepest,
                 }

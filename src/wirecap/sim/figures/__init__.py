@@ -1,11 +1,11 @@
-"""The paper's figures 8 to 14: a function each, and a line in TABLE."""
+"""The paper's figures 8 to 14: each is a function and a line in TABLE."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from wirecap.sim.figures.base import Figure, Progress
 from wirecap.sim.figures.bursts import figure_8, figure_9, figure_10
+from wirecap.sim.figures.figure import Figure, Progress
 from wirecap.sim.figures.router import figure_11, figure_12, figure_13
 from wirecap.sim.figures.scaling import figure_14
 

@@ -1,4 +1,4 @@
-"""Draws a figure with Matplotlib, so that it can be read without colours: hatches, dashes and markers."""
+"""Draws a figure with Matplotlib so that it is readable without colours, by hatches, dashes and markers."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from wirecap.errors import WirecapError
-from wirecap.sim.figures.base import AS_MEASURED, CLOSED_FORM, MEASURED, SIMULATED, Figure, Series
+from wirecap.sim.figures.figure import AS_MEASURED, CLOSED_FORM, MEASURED, SIMULATED, Figure, Series
 
 GREYS = ("0.15", "0.85", "0.45", "1.0", "0.65", "0.3", "0.95")
 HATCHES = ("", "//", "..", "xx", "\\\\", "++", "--")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "p", "h", "<", ">")
 DASHES = ("-", "--", "-.", ":")
 LINE_GREYS = ("0.0", "0.3", "0.6")
-"""Of a length that has no factor in common with that of DASHES: twelve curves have a look each."""
+"""Its length has no factor in common with that of DASHES, so twelve curves all look different."""
 BESIDE = {"color": "black", "linestyle": "none", "marker": "_", "markersize": 13, "markeredgewidth": 1.4}
-"""What a measured point is held against."""
+"""The look of what a measured point is compared with."""
 MEASURED_BAR = {"color": "black", "linestyle": "none", "marker": "D", "markersize": 6, "markerfacecolor": "white",
                 "markeredgewidth": 1.4}  # fmt: skip
 USUAL = (
@@ -27,7 +27,7 @@ SIZE_INCHES, DPI = (8.0, 5.0), 120
 
 
 def available() -> bool:
-    """Whether Matplotlib is there."""
+    """Whether Matplotlib is installed."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
@@ -36,9 +36,9 @@ def available() -> bool:
 
 
 def draw(figure: Figure, paths: list[Path]) -> list[Path]:
-    """Write the plot to each of the paths; the name's ending says in which form."""
+    """Write the plot to each of the paths; the file extension chooses the format."""
     if not available():
-        raise WirecapError("plots need Matplotlib", "pip install 'wirecap[plot]', or leave them out with --no-plot")
+        raise WirecapError("plots need Matplotlib", "pip install 'wirecap[plot]', or skip them with --no-plot")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
@@ -59,7 +59,7 @@ def draw(figure: Figure, paths: list[Path]) -> list[Path]:
 
 
 def look_of(figure: Figure) -> dict[str, int]:
-    """The number of each label's look: an engine of several figures looks alike in all of them."""
+    """The number of each label's look: an engine looks the same in every figure."""
     labels = dict.fromkeys(series.label for series in figure.series)
     others = (label for label in labels if label not in USUAL)
     return {label: USUAL.index(label) for label in labels if label in USUAL} | {
@@ -108,7 +108,7 @@ def _bars(axes: Any, figure: Figure) -> None:
             list(middles[series.label].values()), series.percents, width, label=series.label, edgecolor="black",
             linewidth=0.7, color=GREYS[look % len(GREYS)], hatch=HATCHES[look % len(HATCHES)],
         )  # fmt: skip
-        axes.bar_label(drawn, fmt="%.1f", fontsize=6, padding=above)  # a bar of nothing is told from none
+        axes.bar_label(drawn, fmt="%.1f", fontsize=6, padding=above)  # an empty bar differs from a missing one
     styles = {MEASURED: MEASURED_BAR, AS_MEASURED: BESIDE}
     for kind, style in styles.items():
         found = [series for series in figure.series if series.kind == kind and series.label in middles]

@@ -1,0 +1,76 @@
+"""``wirecap index``: indexes for capture files that have none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from wirecap.cli.options import OUTPUT, Command, argument, compiling, section
+from wirecap.errors import UsageError, WirecapError
+
+HELP = """Make an index beside each capture file, for 'wirecap find'.
+
+FILES are capture files, also compressed, and folders of them. The index of x.pcapng is x.pcapng.wcidx; files whose
+index is as it should be are left alone. 'wirecap capture --index' makes indexes while it writes. Files behind URLs are
+fetched once, and their indexes go into a table here, which 'wirecap find' takes beside the URLs.
+
+\b
+  wirecap index /captures
+  wirecap index monday.pcap tuesday.pcapng.zst
+  wirecap index s3://archive/berlin --summary berlin.wcidx.parquet
+"""
+
+output = section("What to show")
+
+
+@click.command(cls=Command, help=HELP)
+@output("--force", is_flag=True, help="Make all of them anew, also those that are good.")
+@output("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@output("--summary", "summary_path", type=OUTPUT, metavar="FILE", help="Write all blocks as one Parquet table.")
+@argument("files", nargs=-1, metavar="FILES...")
+def command(files: tuple[str, ...], force: bool, quiet: bool, summary_path: str | None) -> None:
+    if not files:
+        raise UsageError("no file to index", "use 'wirecap index FILES...'")
+    if summary_path == "-":
+        raise UsageError("a Parquet file cannot go to standard output", "name a file with --summary FILE")
+
+    from wirecap.find.indexing import index_files
+    from wirecap.find.store import archive_of
+
+    archive = archive_of(files, "", "name capture files, folders of them, or URLs")
+    if archive.stored and not summary_path:
+        raise UsageError(
+            f"{next(iter(archive.stored))}: nothing is written behind a URL, so its index must go into a table here",
+            "add --summary NAME.wcidx.parquet, and name that to 'wirecap find', too",
+        )
+    failures: list[str] = []
+
+    def tell(line: str, failed: bool) -> None:
+        if failed:
+            failures.append(line)
+        if failed or not quiet:
+            click.echo(f"wirecap: {line}" if failed else line, err=True)
+
+    for line in archive.problems + archive.notes:
+        click.echo(f"wirecap: {line}", err=True)
+    archive.check(files)
+    paths = archive.files
+    index_files([path for path in paths if path not in archive.stored], force, compiling, tell)
+    without = len(failures)
+    if summary_path:
+        from wirecap.find.summary import write_summary
+
+        blocks = write_summary(paths, summary_path, tell, archive.stored, force)
+        tell(f"{summary_path}: {blocks} blocks", False)
+        without = max(without, len(failures) - without)
+    if without:
+        raise WirecapError(_without(without, paths), "the lines above say why")
+    if archive.problems:
+        raise WirecapError("not all of the folders and files could be looked at", "the lines above say why")
+
+
+def _without(count: int, paths: Sequence[str]) -> str:
+    if len(paths) == 1:
+        return f"{paths[0]} has no index"
+    return f"{count} of {len(paths)} files {'has' if count == 1 else 'have'} no index"

@@ -1,0 +1,1 @@
+"""``wirecap-extcap``: this engine in Wireshark's list of interfaces (extcap(4))."""

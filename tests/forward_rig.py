@@ -15,19 +15,23 @@ import dpkt
 
 from rig import read_pcap, until
 from wirecap.lab import process
+from wirecap.lab.hosts import Hosts
 from wirecap.lab.testbed import Testbed
 from wirecap.linux import bpf, netlink
 from wirecap.linux.asm import assemble
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "router.py"
+EXAMPLE = Path(__file__).parent.parent / "src" / "wirecap" / "examples" / "router.py"
 MTU = 3498
 """The most that a veth takes while its other end has an XDP program."""
+
+LEAVE = ("--checksums", "leave")
+"""For traces recorded where packets are made: their unfinished checksums go out as they came."""
 
 
 class Running:
     """A forwarder as a user runs it; ``end`` is Ctrl-C, and the summary."""
 
-    def __init__(self, bed: Testbed, *arguments: str) -> None:
+    def __init__(self, bed: Testbed | Hosts, *arguments: str) -> None:
         self.file = Path(f"/tmp/{bed.name}.json")
         command = [sys.executable, "-m", "wirecap", "forward", *arguments]
         self.child = process.Child([*command, "--netns", bed.name, "--summary-json", str(self.file)])
@@ -74,7 +78,7 @@ def receiving_in_order(interface: str) -> Iterator[None]:
 
 def caught(child: process.Child, file: Path, wanted: int) -> list[bytes]:
     """Wait until tcpdump's file has so many packets, end it; the packets."""
-    until(lambda: file.stat().st_size > 24 and len(whole(file)) >= wanted, 20)
+    until(lambda: file.stat().st_size > 24 and len(whole(file)) >= wanted, 60)
     ended = child.end(signal.SIGINT)
     assert re.search(r"^0 packets dropped by kernel", ended.output, re.MULTILINE), ended.output
     return [packet.data for packet in read_pcap(file)]
@@ -82,10 +86,8 @@ def caught(child: process.Child, file: Path, wanted: int) -> list[bytes]:
 
 def whole(file: Path) -> list[int]:
     """Where the packets of a growing file begin."""
-    octets, at, found = file.read_bytes(), 24, []
-    while at + 16 <= len(octets) and (end := at + 16 + int.from_bytes(octets[at + 8 : at + 12], "little")) <= len(
-        octets
-    ):
+    data, at, found = file.read_bytes(), 24, []
+    while at + 16 <= len(data) and (end := at + 16 + int.from_bytes(data[at + 8 : at + 12], "little")) <= len(data):
         found.append(at)
         at = end
     return found
@@ -100,24 +102,32 @@ def replay(interface: str, trace: Path, *options: str) -> None:
     assert ended.status == 0, ended.output
 
 
-def flow_of(frame: bytes, first_fragments: dict[Any, Any]) -> Any:
+def flow_of(frame: bytes, first_fragments: dict[Any, Any], least_bytes: int = 8) -> Any:
     """The connection that a frame belongs to, whichever way it goes: addresses and ports, by dpkt.
 
     first_fragments: what the first fragments of datagrams said, to be kept from one frame to the next.
+    least_bytes: how much there is of a transport header whose ports are read.
     """
-    eth = dpkt.ethernet.Ethernet(frame)
-    ip = eth.data
+    try:
+        ip = dpkt.ethernet.Ethernet(frame).data
+    except dpkt.UnpackError:  # cut within a header that dpkt wants whole
+        ip = None
     if not isinstance(ip, (dpkt.ip.IP, dpkt.ip6.IP6)):
-        return frozenset((eth.src, eth.dst))
-    flow = ip.p, frozenset((ip.src, ip.dst))
-    fragmented = isinstance(ip, dpkt.ip.IP) and bool(ip.mf or ip.offset)
-    datagram = (ip.src, ip.dst, ip.p, ip.id) if fragmented else None
-    if fragmented and ip.offset:
+        return frozenset((frame[:6], frame[6:12]))
+    if isinstance(ip, dpkt.ip.IP):
+        protocol, more, offset, number = ip.p, ip.mf, ip.offset, ip.id
+    else:
+        protocol = getattr(ip, "p", ip.nxt)  # dpkt takes ESP for an extension header, behind which there is nothing
+        head = ip.extension_hdrs.get(ip.nxt) if ip.nxt == dpkt.ip.IP_PROTO_FRAGMENT else None
+        more, offset, number = (head.m_flag, head.frag_off, head.id) if head else (0, 0, 0)
+    flow = protocol, frozenset((ip.src, ip.dst))
+    datagram = (ip.src, ip.dst, protocol, number)
+    if offset:
         return first_fragments.get(datagram, flow)
-    ports = bytes(ip.data)[:4]
-    if ip.p in (dpkt.ip.IP_PROTO_TCP, dpkt.ip.IP_PROTO_UDP) and len(ports) == 4:
-        flow = ip.p, frozenset(((ip.src, ports[:2]), (ip.dst, ports[2:])))
-    if fragmented:
+    header = bytes(ip.data)[:least_bytes]
+    if protocol in (dpkt.ip.IP_PROTO_TCP, dpkt.ip.IP_PROTO_UDP, dpkt.ip.IP_PROTO_SCTP) and len(header) == least_bytes:
+        flow = protocol, frozenset(((ip.src, header[:2]), (ip.dst, header[2:4])))
+    if more:
         first_fragments[datagram] = flow
     return flow
 
@@ -129,5 +139,5 @@ def by_flow(frames: list[bytes]) -> dict[Any, list[bytes]]:
     for frame in frames:
         ip = dpkt.ethernet.Ethernet(frame).data if frame[12:14] == b"\x08\0" else None
         if isinstance(ip, dpkt.ip.IP) and ip.p in (6, 17) and not ip.mf and not ip.offset:
-            flows.setdefault((frame[:12], flow_of(frame, {})), []).append(frame)
+            flows.setdefault((frame[:12], flow_of(frame, {}, least_bytes=4)), []).append(frame)
     return flows

@@ -1,4 +1,4 @@
-"""Two hosts that talk: namespaces joined by a veth pair, with addresses of both families."""
+"""Two hosts that talk: namespaces with addresses of both families, joined by a veth pair or by what is tested."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from wirecap.errors import UsageError
-from wirecap.linux import netns
+from wirecap.lab import hosts as lab
+from wirecap.linux import ethtool, netns
 
 _serial = itertools.count()
 INET, INET6 = socket.AF_INET, socket.AF_INET6
+VLAN = 7
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,11 @@ class Host:
     namespace: str
     interface: str
     number: int
+    net: int = 0
+    """1 in the VLAN."""
 
     def address(self, family: int) -> str:
-        return f"10.99.0.{self.number}" if family == INET else f"fd99::{self.number}"
+        return f"10.99.{self.net}.{self.number}" if family == INET else f"fd99:{self.net}::{self.number}"
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
         return netns.call(self.namespace, socket.socket, family, kind, protocol)
@@ -75,6 +79,35 @@ def hosts() -> Iterator[tuple[Host, Host]]:
         for end in "ab":
             with contextlib.suppress(UsageError):
                 netns.delete(name + end)
+
+
+@pytest.fixture
+def apart() -> Iterator[tuple[lab.Hosts, Host, Host]]:
+    """Two hosts and the namespace between them, for what is to join them; removed after the test."""
+    made = lab.up(f"wh{os.getpid()}{next(_serial)}")
+    try:
+        yield made, *(Host(name, name, number) for number, name in enumerate(made.namespaces, 1))
+    finally:
+        lab.down(made.name)
+
+
+def with_vlan(host: Host) -> Host:
+    """The host in a VLAN on its interface.  Its tags are in the packets, as AF_XDP would not see them otherwise."""
+    from pyroute2 import NetlinkError, NetNS
+
+    netns.call(host.namespace, ethtool.set_features, host.interface, {"tx-vlan-hw-insert": False})
+    inner = replace(host, interface=f"{host.interface}.{VLAN}", net=1)
+    with NetNS(host.namespace) as route:
+        (below,) = route.link_lookup(ifname=host.interface)
+        try:
+            route.link("add", ifname=inner.interface, kind="vlan", link=below, vlan_id=VLAN)
+        except NetlinkError as error:
+            pytest.skip(f"needs VLAN interfaces: {error}")
+        (index,) = route.link_lookup(ifname=inner.interface)
+        route.link("set", index=index, state="up")
+        route.addr("add", index=index, address=inner.address(INET), prefixlen=24)
+        route.addr("add", index=index, address=inner.address(INET6), prefixlen=64, flags=2)  # IFA_F_NODAD
+    return inner
 
 
 def tcp(client: Host, server: Host, family: int = INET, size: int = 200_000) -> None:

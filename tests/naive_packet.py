@@ -99,5 +99,5 @@ def transport(rest: bytes, offset: int, protocol: int, version: int, found: dict
         }  # fmt: skip
 
 
-def number(octets: bytes) -> int:
-    return int.from_bytes(octets, "big")
+def number(data: bytes) -> int:
+    return int.from_bytes(data, "big")

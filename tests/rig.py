@@ -6,30 +6,36 @@ Import ``time_limit`` in a conftest.py to give each of a folder's tests LIMIT_S 
 from __future__ import annotations
 
 import faulthandler
+import os
 import signal
 import socket
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
-from wirecap import assemble
-from wirecap.config import CaptureConfig, HandlerSpec, QueueSpec, WriteConfig
-from wirecap.engine.engine import Engine
-from wirecap.handlers.base import Application, Layout, Selection
+from wirecap.config.capture import CaptureConfig, WriteConfig
+from wirecap.config.specs import HandlerSpec, QueueSpec
+from wirecap.engine.accounting import QueueCounts
+from wirecap.engine.engine import Application, Engine, ThreadLayout
+from wirecap.handlers.handler import Selection
 from wirecap.handlers.pipeline import Pipeline
 from wirecap.lab.testbed import Testbed
 from wirecap.linux import netns
-from wirecap.source.base import CaptureSettings, Source
+from wirecap.run import build
 from wirecap.source.memory import MemorySource
-from wirecap.traffic import frames
+from wirecap.source.source import CaptureSettings, Source
+from wirecap.traffic import synthetic as frames
 
-LIMIT_S = 120
+PATIENCE = float(os.environ.get("WIRECAP_TEST_PATIENCE", "1"))
+"""By how much tests wait longer: more than 1 in an emulated machine."""
+LIMIT_S = round(120 * PATIENCE)
 
 
 @pytest.fixture(autouse=True)
@@ -52,12 +58,34 @@ def time_limit() -> Iterator[None]:
 
 def until(condition: Callable[[], Any], timeout_s: float = 30.0) -> Any:
     """Wait for something to be true and return it; fail where it does not come."""
-    end = time.monotonic() + timeout_s
+    end = time.monotonic() + timeout_s * PATIENCE
     while not (result := condition()):
         if time.monotonic() > end:
             pytest.fail(f"did not happen within {timeout_s:g} s")
-        time.sleep(0.002)
+        time.sleep(0.002 * PATIENCE)
     return result
+
+
+@contextmanager
+def leaves_no_thread() -> Iterator[None]:
+    """Every thread that is started within ends soon after; those that Python only met, and never forgets, are none."""
+    before = set(threading.enumerate())
+
+    def left() -> list[threading.Thread]:
+        started = set(threading.enumerate()) - before
+        return [thread for thread in started if type(thread).__name__ != "_DummyThread"]
+
+    yield
+    end = time.monotonic() + 30
+    while left():
+        assert time.monotonic() < end, left()
+        time.sleep(0.002 * PATIENCE)
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a running process has used: how far it has come, however busy the machine is."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Nobody:
@@ -66,12 +94,14 @@ class Nobody:
     def __init__(self, consumers: int | None = None, writers: int = 0) -> None:
         self.consumers, self.writers = consumers, writers
 
-    def layout(self, queues: int) -> Layout:
+    def layout(self, queues: int) -> ThreadLayout:
         consumers = self.consumers or queues
-        return Layout([queue % consumers for queue in range(queues)], consumers, self.writers, threads=False)
+        return ThreadLayout([queue % consumers for queue in range(queues)], consumers, self.writers, threads=False)
 
     def kernels(self) -> list[Any]:
         return []
+
+    def compile(self, tell: Callable[[str], None]) -> None: ...
 
     def open(self, engine: Engine) -> None: ...
 
@@ -79,17 +109,19 @@ class Nobody:
 
     def close(self, engine: Engine) -> None: ...
 
+    def account(self, engine: Engine, queue: int, counts: QueueCounts) -> None: ...
+
 
 class Rig:
     """An engine on a memory NIC; ``with`` starts it and stops it in any case."""
 
     def __init__(
         self, application: Application | None = None, queues: int = 1, M: int = 8, R: int = 8, cell: int = 2048,
-        ring: int | None = None, timeout_ns: int = 1_000_000, **options: Any,
+        ring: int | None = None, timeout_ns: int = 1_000_000, large: bool = False, **options: Any,
     ) -> None:  # fmt: skip
-        self.source = MemorySource(queues, M * R, cell, ring)
+        self.source = MemorySource(queues, M * R, cell, ring, large=large)
         self.application = application or Pipeline([], None)
-        assemble.prepare(self.source, self.application)
+        build.prepare(self.source, self.application)
         settings = CaptureSettings(timeout_ns=timeout_ns)
         self.engine = Engine(self.source, self.application, M=M, R=R, settings=settings, **options)
 
@@ -101,13 +133,13 @@ class Rig:
         self.stop(give_up=True)
         self.source.close()
 
-    def inject(self, queue: int, packets: Sequence[bytes], stamps: Sequence[int] | None = None) -> None:
-        """Packets arrive on a queue, stamped now if not said otherwise."""
-        octets = np.frombuffer(b"".join(packets) or b"\0", np.uint8).copy()
+    def inject(self, queue: int, packets: Sequence[bytes], timestamps: Sequence[int] | None = None) -> None:
+        """Packets arrive on a queue, timestamped now if not said otherwise."""
+        data = np.frombuffer(b"".join(packets) or b"\0", np.uint8).copy()
         sizes = np.array([len(packet) for packet in packets], np.int64)
         starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)[: len(packets)]
-        times = np.full(len(packets), time.time_ns()) if stamps is None else np.array(stamps)
-        self.source.inject(queue, octets, starts, sizes, times.astype(np.int64))
+        times = np.full(len(packets), time.time_ns()) if timestamps is None else np.array(timestamps)
+        self.source.inject(queue, data, starts, sizes, times.astype(np.int64))
 
     def inject_copies(self, queue: int, count: int, size: int = 60) -> None:
         """``count`` packets of ``size`` zeros arrive at once."""
@@ -141,6 +173,27 @@ class Rig:
         return {name: count for name, count in self.engine.summary().drops().items() if count}
 
 
+class Gate:
+    """A handler that keeps each chunk until ``let_go``; ``sizes`` has the packets of each chunk that it took."""
+
+    def __init__(self) -> None:
+        import wirecap
+        from wirecap.handlers.table import bind
+
+        self.sizes: list[int] = []
+        self._go = threading.Semaphore(0)
+
+        @wirecap.chunk_handler
+        def keeps(chunk: Any) -> None:
+            self.sizes.append(len(chunk))
+            self._go.acquire()
+
+        self.handler = bind(keeps)
+
+    def let_go(self, chunks: int = 1) -> None:
+        self._go.release(chunks)
+
+
 def check_identity(engine: Engine, received: int | None = None) -> None:
     """received = delivered + filtered_out + dropped for each queue, and no drop without a known name."""
     assert engine.stopped
@@ -162,17 +215,17 @@ def counted(number: int, size: int = 60) -> bytes:
 
 def selection_of(expression: str) -> Selection:
     """A filter as threads apply it, for Ethernet."""
-    from wirecap.filters.expression import compile_filter
-    from wirecap.filters.native import NativeFilter
+    from wirecap.filters.metadata import Link
+    from wirecap.filters.native import LinkFilters, NativeFilter
 
-    native = NativeFilter(compile_filter(expression))
-    return Selection(native.process, native.state, native)
+    filters = LinkFilters(expression, [Link(1)])
+    return Selection(NativeFilter.process, filters.states([Link(1)]), filters)
 
 
 class Packet(NamedTuple):
     """A packet in a file."""
 
-    stamp: int
+    timestamp: int
     """Ticks of the file since the epoch: ns in pcapng and nanosecond pcap, us in pcap."""
     interface: int
     data: bytes
@@ -190,28 +243,28 @@ def pcap_records(count: int, first: int = 0) -> bytes:
 
 def read_pcapng(path: Path) -> list[Packet]:
     """Enhanced packet blocks of one little-endian section (draft-ietf-opsawg-pcapng), every block whole."""
-    octets, at, found = path.read_bytes(), 0, []
-    while at < len(octets):
-        kind, size = struct.unpack_from("<II", octets, at)
+    whole, at, found = path.read_bytes(), 0, []
+    while at < len(whole):
+        kind, size = struct.unpack_from("<II", whole, at)
         assert size % 4 == 0
         assert size >= 12
-        assert struct.unpack_from("<I", octets, at + size - 4)[0] == size
+        assert struct.unpack_from("<I", whole, at + size - 4)[0] == size
         if kind == 6:
-            interface, high, low, captured, original = struct.unpack_from("<5I", octets, at + 8)
-            data = octets[at + 28 : at + 28 + captured]
+            interface, high, low, captured, original = struct.unpack_from("<5I", whole, at + 8)
+            data = whole[at + 28 : at + 28 + captured]
             found.append(Packet(high << 32 | low, interface, data, original))
         at += size
-    assert at == len(octets)
+    assert at == len(whole)
     return found
 
 
 def read_pcap(path: Path) -> list[Packet]:
     """Records of a little-endian pcap file (draft-ietf-opsawg-pcap), every record whole."""
-    octets, at, found = path.read_bytes(), 24, []
-    ticks = {0xA1B2C3D4: 10**6, 0xA1B23C4D: 10**9}[struct.unpack_from("<I", octets)[0]]
-    while at < len(octets):
-        seconds, fraction, captured, original = struct.unpack_from("<4I", octets, at)
-        found.append(Packet(seconds * ticks + fraction, 0, octets[at + 16 : at + 16 + captured], original))
+    data, at, found = path.read_bytes(), 24, []
+    ticks = {0xA1B2C3D4: 10**6, 0xA1B23C4D: 10**9}[struct.unpack_from("<I", data)[0]]
+    while at < len(data):
+        seconds, fraction, captured, original = struct.unpack_from("<4I", data, at)
+        found.append(Packet(seconds * ticks + fraction, 0, data[at + 16 : at + 16 + captured], original))
         assert fraction < ticks
         assert len(found[-1].data) == captured
         at += 16 + captured
@@ -229,10 +282,10 @@ class LiveRig:
             sources=tuple(QueueSpec.parse(text) for text in sources or (bed.nics[0].inside,)),
             handlers=tuple(HandlerSpec.parse(text) for text in handlers), netns=bed.name, **config,
         )  # fmt: skip
-        self.source = source or assemble.source_of(self.config, write)
-        self.application = assemble.application_of(self.config, write, self.source)
-        assemble.prepare(self.source, self.application)
-        self.engine = assemble.engine_of(self.config, self.source, self.application)
+        self.source = source or build.source_of(self.config, write)
+        self.application = build.application_of(self.config, write, self.source)
+        build.prepare(self.source, self.application)
+        self.engine = build.engine_of(self.config, self.source, self.application)
 
     def __enter__(self) -> LiveRig:
         try:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+import itertools
 import os
 import struct
 import subprocess
@@ -13,16 +16,21 @@ import numpy as np
 import pytest
 
 import wirecap
-from rig import counted, time_limit, until
+from rig import counted, leaves_no_thread, time_limit, until
 from wirecap.api import Capture
-from wirecap.config import CaptureConfig, HandlerSpec, PoolConfig, QueueSpec
+from wirecap.config.capture import CaptureConfig, CaptureOptions, PoolConfig
+from wirecap.config.specs import HandlerSpec, QueueSpec
+from wirecap.errors import WirecapError
+from wirecap.kernels.base import libc
+from wirecap.kernels.pool import pool as k
 from wirecap.source.memory import MemorySource
+from wirecap.traffic import synthetic
 
 __all__ = ["time_limit"]
 
 
 def pcap(packets, snapped=0):
-    """A pcap file's bytes; stamps are one microsecond apart."""
+    """A pcap file's bytes; timestamps are one microsecond apart."""
     header = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
     records = (
         struct.pack("<IIII", 1_700_000_000, i, len(data), len(data) + snapped) + data for i, data in enumerate(packets)
@@ -51,10 +59,26 @@ class MemoryCapture:
         self.capture = Capture(config, self.source)
 
     def arrive(self, queue, packets):
-        octets = np.frombuffer(b"".join(packets), np.uint8).copy()
+        data = np.frombuffer(b"".join(packets), np.uint8).copy()
         sizes = np.array([len(packet) for packet in packets], np.int64)
         starts = np.cumsum(sizes) - sizes
-        self.source.inject(queue, octets, starts, sizes, np.full(len(packets), time.time_ns(), np.int64))
+        self.source.inject(queue, data, starts, sizes, np.full(len(packets), time.time_ns(), np.int64))
+
+
+def test_take_gives_one_chunk_at_a_time(path, packets):
+    """take returns the chunks in order, for the caller to release, and raises StopIteration after the last."""
+    found = []
+    with wirecap.open(path, M=100) as capture:
+        while True:
+            try:
+                chunk = capture.take(10.0)
+            except StopIteration:
+                break
+            found += [bytes(packet) for packet in chunk]
+            chunk.release()
+        with pytest.raises(StopIteration):
+            capture.take(10.0)
+    assert found == packets
 
 
 def test_chunk_is_views_of_the_file(path, packets):
@@ -122,8 +146,8 @@ def test_early_break(path, packets):
             break
     summary = capture.summary()
     assert summary["packets"] | {"drops": None} == {
-        "received": 100, "delivered": 100, "filtered_out": 0, "written": 0, "forwarded": 0, "offloaded": 0,
-        "dropped": 0, "drops": None,
+        "received": 100, "delivered": 100, "filtered_out": 0, "pending": 0, "written": 0, "forwarded": 0,
+        "offloaded": 0, "dropped": 0, "drops": None,
     }  # fmt: skip
     assert summary["packets"]["drops"] == {}
     assert summary["bytes"]["received"] == sum(map(len, packets[:100]))
@@ -182,7 +206,7 @@ def test_threshold_is_changed_while_running():
         assert capture.T == 60
         capture.T = 80
         for wrong in (0, 101):
-            with pytest.raises(wirecap.UsageError, match=f"T .*{wrong}"):
+            with pytest.raises(wirecap.UsageError, match=f"T must be 1 to 100, not {wrong} "):
                 capture.T = wrong
         assert capture.summary()["T"] == 80
 
@@ -263,11 +287,11 @@ def test_filter(path, packets):
 def test_damaged_file_keeps_what_was_whole(tmp_path, packets):
     """All whole packets come, then an error that tells the offset; the summary counts them."""
     file = tmp_path / "cut.pcap"
-    octets = pcap(packets)
-    file.write_bytes(octets[:-5])
+    data = pcap(packets)
+    file.write_bytes(data[:-5])
     found = []
     capture = wirecap.open(str(file), M=64)
-    with capture, pytest.raises(wirecap.UsageError, match=str(len(octets) - 16 - len(packets[-1]))):  # noqa: PT012
+    with capture, pytest.raises(wirecap.UsageError, match=str(len(data) - 16 - len(packets[-1]))):  # noqa: PT012
         for chunk in capture:
             found.extend(bytes(packet) for packet in chunk)
     assert found == packets[:-1]
@@ -277,12 +301,11 @@ def test_damaged_file_keeps_what_was_whole(tmp_path, packets):
 
 def test_error_in_the_loop_ends_the_capture(path):
     """A program's own exception passes through, and the threads are gone."""
-    before = threading.active_count()
-    with pytest.raises(ZeroDivisionError), wirecap.open(path) as capture:  # noqa: PT012
-        for chunk in capture:
-            len(chunk) // 0
-    assert capture.engine.stopped
-    until(lambda: threading.active_count() <= before)
+    with leaves_no_thread():
+        with pytest.raises(ZeroDivisionError), wirecap.open(path) as capture:  # noqa: PT012
+            for chunk in capture:
+                len(chunk) // 0
+        assert capture.engine.stopped
 
 
 @pytest.mark.parametrize(
@@ -290,6 +313,8 @@ def test_error_in_the_loop_ends_the_capture(path):
     [
         (([],), "nothing to capture"),
         (("/nonexistent/x.pcap",), "/nonexistent/x.pcap"),
+        (("nosuch.pcap.xz",), "nosuch.pcap.xz: No such file"),
+        (("nosuch.LZ4",), "nosuch.LZ4: No such file"),
         (("nosuch0",), "nosuch0"),
         (("lo@9-3",), "lo@9-3"),
     ],
@@ -316,8 +341,10 @@ def test_a_folder_is_no_file_a_pipe_is(tmp_path, monkeypatch):
 
 def test_options_without_effect_are_refused(path, tmp_path):
     """A caller who takes every chunk itself makes no offload decision: a log of them would stay empty."""
-    with pytest.raises(wirecap.UsageError, match="no decision"):
+    with pytest.raises(wirecap.UsageError, match="there are no decisions to keep"):
         wirecap.open(path, decisions_file=str(tmp_path / "log.npz"))
+    with pytest.raises(wirecap.UsageError, match="makes no page"):
+        wirecap.open(path, html_file=str(tmp_path / "page.html"))
 
 
 @pytest.mark.parametrize("shape", [{"M": 0}, {"R": 1}, {"T": 0}, {"T": 101}, {"mode": "fast"}, {"cell": 3000}])
@@ -334,6 +361,20 @@ def test_program_ends_without_closing(path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
 
 
+@pytest.mark.parametrize("failure", [WirecapError("memory0 is gone"), KeyboardInterrupt()])
+def test_what_fails_after_the_start_leaves_no_thread(failure, monkeypatch):
+    """An interface that goes away, or Ctrl-C, while warnings are collected: the threads end before the error."""
+
+    def fail(source):
+        assert [thread for thread in threading.enumerate() if thread.name.startswith("wirecap")]
+        raise failure
+
+    monkeypatch.setattr(MemorySource, "warnings", fail)
+    with pytest.raises(type(failure)):
+        MemoryCapture()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("wirecap")]
+
+
 def test_end_follows_the_stop_at_once():
     """After stop() the loop gets what was captured and ends without waiting for a timeout of its own."""
     nic = MemoryCapture()
@@ -343,3 +384,128 @@ def test_end_follows_the_stop_at_once():
     assert sum(len(chunk) for chunk in nic.capture) == 20
     assert time.monotonic() - start < 1
     nic.capture.close()
+
+
+def test_options_are_those_of_a_capture():
+    """What ``open`` lists and CaptureOptions add up to a capture's fields, but for those that open makes itself."""
+    listed = set(inspect.signature(wirecap.open).parameters) | set(CaptureOptions.__annotations__)
+    made = {"sources", "read_file", "remote", "serve", "pool", "handlers", "duration_ns"}
+    given = {"source", "M", "R", "cell", "duration_s", "write", "keep", "options"}
+    assert listed - given == {field.name for field in dataclasses.fields(CaptureConfig)} - made
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("engin", "did you mean engine?"), ("nonesuch", "the options are mode, M, R"), ("filtre", "filter")],
+)
+@pytest.mark.parametrize("call", [wirecap.open, wirecap.capture])
+def test_an_option_that_there_is_not(call, name, says):
+    """A misspelt option of ``open`` or ``capture`` is a UsageError that names the right one."""
+    with pytest.raises(wirecap.UsageError, match=f"unknown option '{name}'") as refused:
+        call("eth1", **{name: 1})
+    assert says in refused.value.hint
+
+
+def test_a_stop_inside_a_stop(path):
+    """A signal handler that stops a capture may interrupt a stop, and a close, anywhere: none of them waits for it."""
+    for line in range(40):
+        with wirecap.open(path) as capture:
+            steps = itertools.count()
+
+            def interrupt(frame, event, argument, steps=steps, line=line, capture=capture):
+                if frame.f_globals.get("__name__") != "wirecap.api":
+                    return None
+                if event == "line" and next(steps) == line:
+                    capture.stop()
+                return interrupt
+
+            sys.settrace(interrupt)
+            try:
+                capture.stop()
+                capture.close()
+            finally:
+                sys.settrace(None)
+        packets = capture.summary()["packets"]
+        assert packets["received"] == packets["delivered"] + packets["dropped"]
+
+
+def test_an_abort_is_never_lost():
+    """An ABORT that comes while another phase is being stored stays, at whatever moment it comes."""
+    for line in range(12):
+        memory = MemoryCapture()
+        engine = memory.capture.engine
+        steps = itertools.count()
+
+        def interrupt(frame, event, argument, steps=steps, line=line, engine=engine):
+            if frame.f_code.co_name != "_set_phase":
+                return None
+            if event in ("line", "return") and next(steps) == line:
+                sys.settrace(None)
+                engine.abandon()
+            return interrupt
+
+        sys.settrace(interrupt)
+        try:
+            engine._set_phase(k.CLOSE)
+        finally:
+            sys.settrace(None)
+        if next(steps) > line:
+            assert engine.pool.control[k.PHASE] == k.ABORT
+        memory.capture.close()
+
+
+def test_a_processor_without_a_known_futex_is_refused(path, monkeypatch):
+    """On other processors than x86-64 and arm64 a capture refuses to start, in one line."""
+    monkeypatch.setattr(libc, "FUTEX", None)
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    with pytest.raises(wirecap.WirecapError, match="does not run on a riscv64 processor"):
+        wirecap.open(path)
+
+
+def test_packets_one_by_one(path, packets):
+    """packets() yields every packet once, with its own bytes, lengths and time; after a break it goes on behind it."""
+    kept = []
+    with wirecap.open(path, M=100) as capture:
+        for packet in capture.packets():
+            kept.append(packet)
+            if len(kept) == 150:
+                break
+        kept += capture.packets()
+        assert list(capture.packets()) == []
+    assert [bytes(packet) for packet in kept] == packets
+    assert [packet.length for packet in kept] == [len(data) + 7 for data in packets]
+    assert [packet.timestamp for packet in kept[:2]] == [1_700_000_000 * 10**9, 1_700_000_000 * 10**9 + 1000]
+    assert kept[3].interface == path
+    assert capture.summary()["packets"]["delivered"] == len(packets)
+
+
+def test_packets_that_nobody_asked_for():
+    """What is left of the chunk at hand when a capture is closed is unread, like the chunks behind it."""
+    rig = MemoryCapture()
+    rig.arrive(0, [counted(i) for i in range(20)])
+    with rig.capture as capture:
+        stream = capture.packets()
+        assert [packet[:] for packet in itertools.islice(stream, 3)] == [counted(i) for i in range(3)]
+    totals = capture.summary()["packets"]
+    assert (totals["received"], totals["delivered"], totals["drops"]) == (20, 3, {"unread_at_stop": 17})
+    assert list(capture.packets()) == []
+
+
+def test_fields_of_a_packet(tmp_path):
+    """A packet has compiled handlers' fields, also ones read after its chunk is gone, and addresses as such."""
+    udp, arp = synthetic.udp(60), bytes(12) + b"\x08\x06" + bytes(46)
+    (tmp_path / "in.pcap").write_bytes(pcap([udp, arp]))
+    with wirecap.open(str(tmp_path / "in.pcap")) as capture:
+        first, second = capture.packets()
+    assert first.udp
+    assert not first.tcp
+    assert repr(first.udp).startswith("<udp of <packet of 60 bytes")
+    assert repr(first.tcp).startswith("<tcp, which is not there, of <packet")
+    assert (first.protocol, first.ip.ttl, first.udp.payload) == (17, udp[22], 42)
+    assert first.src_port == int.from_bytes(udp[34:36], "big") == first.field("src_port")
+    assert str(first.src) == ".".join(map(str, udp[26:30]))
+    assert (second.src, second.src_port, second.ip.ttl, second.ip6.dst) == (None, 0, 0, (0, 0))
+    with pytest.raises(AttributeError, match="did you mean src_port"):
+        _ = first.srcport
+    with pytest.raises(AttributeError, match="it has"):
+        _ = first.udp.nothing

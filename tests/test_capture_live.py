@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 
 from rig import LiveRig, Wire, check_identity, flow_frames, number_of, read_pcap, read_pcapng, time_limit, until
-from wirecap.config import PoolConfig, WriteConfig
+from wirecap.cli import main
+from wirecap.config.capture import PoolConfig, WriteConfig
 from wirecap.lab import process
 from wirecap.linux import netlink, netns
-from wirecap.traffic import frames
-from wirecap.traffic.liveframes import LiveFrames
+from wirecap.source.xdp import XdpSource
+from wirecap.traffic import synthetic
+from wirecap.traffic.live_frames import LiveFrames
 
 __all__ = ["time_limit"]
 
@@ -60,8 +62,8 @@ def test_real_trace(testbed, mixed_trace, tmp_path, mode, expression):
     sent = [packet.data for packet in read_pcap(wanted) if len(packet.data) <= MTU + 14]
     found = read_pcapng(out)
     assert sorted(packet.data for packet in found) == sorted(sent)
-    stamps = [packet.stamp for packet in found]
-    assert stamps == sorted(stamps)
+    timestamps = [packet.timestamp for packet in found]
+    assert timestamps == sorted(timestamps)
     told = json.loads(summary.read_text())
     assert told["packets"]["received"] - told["packets"]["filtered_out"] == told["packets"]["written"] == len(sent)
     assert bool(told["packets"]["filtered_out"]) == bool(expression)
@@ -97,7 +99,7 @@ def test_full_disk(testbed, tmp_path):
         with capture(
             "--netns", bed.name, "-i", bed.nics[0].inside, "-w", str(out), "--summary-json", str(summary)
         ) as child:
-            with LiveFrames(bed.nics[0].outside, frames.udp(1000), sequence_at=42) as sender:
+            with LiveFrames(bed.nics[0].outside, synthetic.udp(1000), sequence_at=42) as sender:
                 sent = sender.send(5_000)
             ended = child.end(None)
         packets = read_pcap(out)
@@ -153,6 +155,21 @@ def test_deleted_interface_on_the_command_line(testbed, tmp_path):
 
 
 @pytest.mark.live
+def test_an_interface_that_goes_at_once(testbed, monkeypatch, capfd):
+    """It is told as one that has gone, also where that is seen first by what looks for warnings."""
+    bed = testbed(queues=1)
+    looks = XdpSource.warnings
+
+    def late(source):
+        subprocess.run(["ip", "link", "del", bed.nics[0].inside], check=True, timeout=10)  # its namespace is ours
+        return looks(source)
+
+    monkeypatch.setattr(XdpSource, "warnings", late)
+    assert main.run(["capture", "--netns", bed.name, "-i", bed.nics[0].inside]) == 1
+    assert f"wirecap: {bed.nics[0].inside} is gone" in capfd.readouterr().err
+
+
+@pytest.mark.live
 def test_handler_that_hangs_can_be_ended(testbed):
     """A third Ctrl-C ends also a capture whose handler does not return; the interface is clean then."""
     bed = testbed(queues=1)
@@ -179,7 +196,7 @@ def test_second_interrupt_gives_up_what_is_left(testbed, tmp_path):
         "--netns", bed.name, "-i", bed.nics[0].inside, "--handler", "pkt_handler:rate=1000",
         "--summary-json", str(summary),
     ) as child:  # fmt: skip
-        with LiveFrames(bed.nics[0].outside, frames.udp(60)) as sender:
+        with LiveFrames(bed.nics[0].outside, synthetic.udp(60)) as sender:
             sent = sender.send(20_000)
         os.kill(child.pid, signal.SIGINT)
         time.sleep(0.5)
@@ -202,7 +219,7 @@ def test_rotation_under_load(testbed, tmp_path, per_queue):
     cpus = sorted(os.sched_getaffinity(0))[:2]
     with LiveRig(bed, write=write, pool=PoolConfig(256, 200)) as rig:
         senders = [
-            LiveFrames(bed.nics[0].outside, frames.udp(60), sequence_at=42, first=count * i, cpu=cpu)
+            LiveFrames(bed.nics[0].outside, synthetic.udp(60), sequence_at=42, first=count * i, cpu=cpu)
             for i, cpu in enumerate(cpus)
         ]
         threads = [threading.Thread(target=sender.send_paced, args=(count, 200_000)) for sender in senders]
@@ -224,5 +241,5 @@ def test_rotation_under_load(testbed, tmp_path, per_queue):
     assert sorted(number_of(packet.data) for file in files for packet in file) == list(range(total))
     for file in files:
         assert len(file) <= 1777
-        stamps = [packet.stamp for packet in file]
-        assert stamps == sorted(stamps)
+        timestamps = [packet.timestamp for packet in file]
+        assert timestamps == sorted(timestamps)

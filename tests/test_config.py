@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wirecap.config import CaptureConfig, HandlerSpec, PoolConfig, QueueSpec, WriteConfig
+from wirecap.config.capture import CaptureConfig, PoolConfig, WriteConfig
+from wirecap.config.specs import HandlerSpec, QueueSpec
 from wirecap.errors import UsageError
 
 ETH1 = QueueSpec("eth1")
@@ -31,7 +32,20 @@ def test_queue_spec_forms(text, interface, queues):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "@1", "eth1@", "eth1@a", "eth1@3-1", "eth1@1,1", "eth1@0-5,5", "eth1@-1", "eth1@4096", "a/b", "a b", "a" * 16],
+    [
+        "",
+        "@1",
+        "eth1@",
+        "eth1@a",
+        "eth1@3-1",
+        "eth1@1,1",
+        "eth1@0-5,5",
+        "eth1@-1",
+        "eth1@4096",
+        "a/b",
+        "a b",
+        "a" * 128,
+    ],
 )
 def test_queue_spec_refusals(text):
     """A malformed interface or queue list is refused with what was wrong and a form that works."""
@@ -117,7 +131,9 @@ def test_pool_that_cannot_fit_with_any_R():
     ("wrong", "says"),
     [
         ({}, "nothing to capture"),
-        ({"sources": (ETH1,), "read_file": "a.pcap"}, "both"),
+        ({"sources": (ETH1,), "read_file": "a.pcap"}, "an interface and a file at once"),
+        ({"read_file": "a.pcap", "engine": "xdp"}, "--engine xdp is for interfaces, and -r reads a file"),
+        ({"read_file": "a.pcap", "busy_poll": True}, "--busy-poll is for interfaces, and -r reads a file"),
         ({"sources": (ETH1,), "engine": "dpdk"}, "auto, xdp"),
         ({"sources": (ETH1,), "mode": "fast"}, "basic, advanced"),
         ({"sources": (ETH1,), "xdp_mode": "offload"}, "native"),
@@ -144,24 +160,26 @@ def test_capture_refusals(wrong, says):
 
 
 def test_capture_queues_may_be_split_over_options():
-    """-i eth1@0 -i eth1@1 captures two queues."""
-    CaptureConfig(sources=(QueueSpec("eth1", (0,)), QueueSpec("eth1", (1,))))
+    """-i eth1@0 -i eth1@1 captures two queues, in the order given."""
+    config = CaptureConfig(sources=(QueueSpec("eth1", (1,)), QueueSpec("eth1", (0,))))
+    assert [(spec.interface, spec.queues) for spec in config.sources] == [("eth1", (1,)), ("eth1", (0,))]
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "says"),
     [
-        {"path": ""},
-        {"path": "a", "format": "erf"},
-        {"path": "a", "split_bytes": 1, "ring_bytes": 1},
-        {"path": "-", "split_ns": 1},
-        {"path": "-", "per_queue": True},
-        {"path": "a", "split_files": 3},
-        {"path": "a", "ring_files": 3},
-        {"path": "a", "stop_files": 3},
+        ({"path": ""}, "no name"),
+        ({"path": "a", "format": "erf"}, "pcapng, pcap"),
+        ({"path": "a", "split_bytes": 1, "ring_bytes": 1}, "-C, -G and -W"),
+        ({"path": "-", "split_ns": 1}, "standard output cannot be split"),
+        ({"path": "-", "per_queue": True}, "standard output cannot be split"),
+        ({"path": "a", "split_files": 3}, "-W: nothing starts"),
+        ({"path": "a", "ring_files": 3}, "-b files: nothing starts"),
+        ({"path": "a", "stop_files": 3}, "-a files: nothing starts"),
     ],
 )
-def test_write_refusals(wrong):
-    """Rotation that contradicts itself is refused."""
-    with pytest.raises(UsageError):
+def test_write_refusals(wrong, says):
+    """Rotation that contradicts itself is refused, and the words say which option."""
+    with pytest.raises(UsageError) as refused:
         WriteConfig(**wrong)
+    assert says in str(refused.value)

@@ -11,12 +11,13 @@ from pathlib import Path
 import dpkt
 import pytest
 
+import wirecap
 from rig import until
 from wire_rig import WireRig
 from wirecap.handlers.table import bind
-from wirecap.traffic import frames
+from wirecap.traffic import synthetic
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(wirecap.__file__).parent / "examples"
 
 
 def frame(source: str, size: int, text: bytes = b"") -> bytes:
@@ -52,6 +53,34 @@ def test_sizes(trace):
     assert "'received': 306" in lines[-1]
 
 
+@pytest.mark.parametrize("name", [path.name for path in sorted(EXAMPLES.glob("*.py")) if path.stem != "router"])
+def test_what_is_missing_is_told(name, monkeypatch, capsys):
+    """Without arguments an example tells which it takes; a file that there is not is one line."""
+    for given, status, says in (
+        ([], 2, "the following arguments are required: source"),
+        (["./nowhere.pcap", *["text", "./out.pcap"] * name.startswith("save")], "./nowhere.pcap", ""),
+    ):
+        monkeypatch.setattr(sys, "argv", [name, *given])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        assert str(ended.value.code).startswith(str(status))
+        assert says in capsys.readouterr().err
+
+
+def test_talkers_of_both_versions(tmp_path, monkeypatch, capsys):
+    """Addresses of IPv4 and IPv6 are counted together, and a chunk without any is no harm."""
+    six = (
+        bytes(12) + b"\x86\xdd\x60" + bytes(5) + b"\x3b\x40" + bytes.fromhex("20010db8") + bytes(11) + b"\1" + bytes(16)
+    )
+    with wirecap.write(tmp_path / "both.pcap") as out:
+        for data in [bytes(12) + b"\x08\x06" + bytes(46)] * 256 + [six, six, frame("192.0.2.1", 60)]:
+            out.write(data, 1)
+    monkeypatch.setattr(sys, "argv", ["talkers.py", str(tmp_path / "both.pcap")])
+    runpy.run_path(str(EXAMPLES / "talkers.py"), run_name="__main__")
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert printed == [["2001:db8::1", "108", "bytes"], ["192.0.2.1", "60", "bytes"]]
+
+
 def test_talkers(trace):
     """Senders stand in the order of their bytes."""
     assert [line.split() for line in run("talkers.py", trace).splitlines()] == [
@@ -71,11 +100,25 @@ def test_save_matching(trace, tmp_path):
 
 
 def test_top_talkers(trace):
-    """The compiled handler's senders stand in the order of their bytes; ARP is nobody's."""
-    assert [line.split() for line in run("top_talkers.py", trace).splitlines()] == [
-        ["192.0.2.1", "30,000", "bytes"],
-        ["192.0.2.2", "7,500", "bytes"],
+    """The compiled handler's pairs stand in the order of their bytes; ARP is nobody's."""
+    assert run("top_talkers.py", trace).splitlines() == [
+        "192.0.2.1 > 198.51.100.1 30,000 bytes",
+        "192.0.2.2 > 198.51.100.1 7,500 bytes",
     ]
+
+
+def test_first_bytes(trace):
+    """A handler in plain Python returns what it counted."""
+    assert run("first_bytes.py", trace).split() == [*["02"] * 6, "306", "packets"]
+
+
+def test_payload_sizes(trace):
+    """UDP's payloads are in their bins; the frames have an empty one, of 0 - 8 bytes, so that it is below all."""
+    rows = {
+        line.rpartition(" bytes ")[0].strip(): line.split()[-2] for line in run("payload_sizes.py", trace).splitlines()
+    }
+    assert rows["below 0"] == "305"
+    assert rows["512-1023"] == "0"
 
 
 def test_chunk_histogram(trace):
@@ -105,13 +148,14 @@ def test_dns(tmp_path):
             udp = struct.pack("!HHHH", *ports, 20, 0) + message + bytes(8)
             writer.writepkt(frame("192.0.2.1", 34)[:34] + udp)
         writer.writepkt(frame("192.0.2.1", 34)[:34] + struct.pack("!HHH", 999, 53, 20))  # cut short
+    assert run("dns_sources.py", path) == "192.0.2.1 2\n"
     assert run("dns.py", path) == "{'packets': 4, 'answers': 2, 'errors': 1, 'queries': 2}\n"
 
 
 def test_router():
     """A hop less with the right checksum, new addresses and a tag; a packet that is too old is not sent."""
     router = runpy.run_path(str(EXAMPLES / "router.py"))
-    young, old = bytearray(frames.udp(60)), bytearray(frames.udp(60))
+    young, old = bytearray(synthetic.udp(60)), bytearray(synthetic.udp(60))
     old[22] = 1
     with WireRig([bind(router[name]) for name in ("ttl", "next_hop", "tag")]) as rig:
         rig.run_kernel()
@@ -129,5 +173,5 @@ def test_router():
 def test_no_example_is_forgotten():
     """Each example has a test here, and is at most 40 lines long."""
     for path in EXAMPLES.glob("*.py"):
-        assert f"test_{path.stem}" in globals()
+        assert f"test_{path.stem}" in globals() or path.stem == "dns_sources"  # with dns.py
         assert len(path.read_text().splitlines()) <= 40

@@ -32,7 +32,7 @@ class Both:
             *WIRECAP, "--netns", namespace, "-i", interface + queues, "-w", str(self.out), "--summary-json",
             str(self.json), *options,
         ])  # fmt: skip
-        command = ["tcpdump", "-i", interface, "-n", "-Z", "root", "-w", str(self.reference), *options]
+        command = ["tcpdump", "-i", interface, "-n", "-B", "65536", "-Z", "root", "-w", str(self.reference), *options]
         self.theirs = process.Child(command, namespace)
 
     def __enter__(self):
@@ -57,8 +57,8 @@ class Both:
         assert counted["received"] == counted["delivered"] + counted["filtered_out"] + counted["dropped"]
         assert counted["drops"] == {}
         ours, theirs = read_pcapng(self.out), read_pcap(self.reference)
-        stamps = [packet.stamp for packet in ours]
-        assert stamps == sorted(stamps)
+        timestamps = [packet.timestamp for packet in ours]
+        assert timestamps == sorted(timestamps)
         return ours, theirs
 
 
@@ -137,9 +137,9 @@ def tidy(packet):
 
 def self_described(path, linktype):
     """The interface description of a pcapng file says the link type."""
-    octets = path.read_bytes()
-    first = int.from_bytes(octets[4:8], "little")
-    return int.from_bytes(octets[first + 8 : first + 10], "little") == linktype
+    data = path.read_bytes()
+    first = int.from_bytes(data[4:8], "little")
+    return int.from_bytes(data[first + 8 : first + 10], "little") == linktype
 
 
 @pytest.mark.parametrize("expression", ["tcp and ip", "icmp or vlan", "vlan 7 and ip", "udp and ip6 and greater 200"])

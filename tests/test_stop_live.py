@@ -10,8 +10,8 @@ import pytest
 
 import wirecap
 from wirecap.lab.testbed import Testbed
-from wirecap.traffic import frames
-from wirecap.traffic.liveframes import LiveFrames
+from wirecap.traffic import synthetic
+from wirecap.traffic.live_frames import LiveFrames
 
 
 @pytest.mark.live
@@ -36,7 +36,7 @@ def test_a_stop_by_another_thread_is_no_failure(testbed: Callable[..., Testbed])
     """
     bed = testbed(queues=1)
     nic = bed.nics[0]
-    with LiveFrames(nic.outside, frames.udp(60)) as sender:
+    with LiveFrames(nic.outside, synthetic.udp(60)) as sender:
         for _ in range(10):
             with wirecap.open(nic.inside, netns=bed.name) as capture:
                 sending = threading.Thread(target=sender.send, args=(3_000_000,))

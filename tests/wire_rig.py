@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from rig import Rig, check_identity
-from wirecap import assemble
+from wirecap.config.forward import ForwardConfig
+from wirecap.config.specs import QueueSpec
 from wirecap.engine.engine import Engine
-from wirecap.forward_config import ForwardConfig
-from wirecap.handlers.base import Selection
 from wirecap.handlers.forward import Forwarder
+from wirecap.handlers.handler import Selection
 from wirecap.handlers.pipeline import Pipeline
-from wirecap.kernels import pool as k
-from wirecap.kernels import wires as w
-from wirecap.source.base import CaptureSettings
+from wirecap.kernels.pool import pool as k
+from wirecap.kernels.transmit import ring as t
+from wirecap.run import build
 from wirecap.source.memory import MemorySource
+from wirecap.source.source import CaptureSettings
 from wirecap.source.wires import Output, WireTable
-from wirecap.specs import QueueSpec
 
 PATIENT_NS = 20_000_000_000
 """Where a full TX ring is not the matter: the thread that plays the kernel may have to wait for its CPU."""
@@ -32,20 +32,21 @@ class WireRig(Rig):
         self, handlers: Sequence[Any] = (), queues: int = 1, outputs: int = 1, tx_queues: int = 1, M: int = 8,
         R: int = 8, tx_entries: int = 64, queue_by: str = "same", output_by: str = "flow",
         patience_ns: int = PATIENT_NS, mtu: int = 1500, selection: Selection | None = None, keep_going: bool = False,
-        cell: int = 2048, **options: Any,
+        cell: int = 2048, timeout_ns: int = 100_000, unfinished: bool = False, large: bool = False,
+        **options: Any,
     ) -> None:  # fmt: skip
         nics = [Output(f"out{number}", number, tuple(range(tx_queues)), mtu) for number in range(outputs)]
-        table = WireTable(nics, [(0, outputs)] * queues, M * R * cell)
+        table = WireTable(nics, [(0, outputs)] * queues, M * R * cell, unfinished=[unfinished] * queues)
         targets = tuple(QueueSpec(nic.name) for nic in nics)
         config = ForwardConfig(
             fan_out=(QueueSpec("memory0"), targets), queue_by=queue_by, output_by=output_by, patience_ns=patience_ns
         )
-        self.source = MemorySource(queues, M * R, cell, wires=table, tx_entries=tx_entries)
+        self.source = MemorySource(queues, M * R, cell, wires=table, tx_entries=tx_entries, large=large)
         self.forwarder = Forwarder(table, config)
         self.application = Pipeline(list(handlers), None, selection, keep_going, self.forwarder)
-        assemble.prepare(self.source, self.application)
+        build.prepare(self.source, self.application)
         self.engine = Engine(
-            self.source, self.application, M=M, R=R, settings=CaptureSettings(timeout_ns=100_000), **options
+            self.source, self.application, M=M, R=R, settings=CaptureSettings(timeout_ns=timeout_ns), **options
         )
         self.sent: list[list[bytes]] = [[] for _ in table.places]
         """The frames that left, by wire."""
@@ -98,11 +99,11 @@ def check_cells(rig: WireRig) -> None:
     for queue, lane in enumerate(returned):
         words = pool.queues[queue * k.QUEUE_WORDS : (queue + 1) * k.QUEUE_WORDS]
         found += pool.free_cells[queue, : words[k.FREE_CELLS]].tolist()
-        found += [address - 1 for address in lane[24:].tolist() if address]  # kernels/lanes.py: PLACES
+        found += [address - 1 for address in lane[24:].tolist() if address]  # kernels/pool/work_queues.py: PLACES
         found += attached(rig, queue)
     for wire in rig.source.wires.words.tolist():
-        places = range(wire[w.DONE], wire[w.PUT])
-        found += [int(rig.source.rings.words[wire[w.TX_DESCRIPTORS] + (n & wire[w.TX_MASK]) * 2]) for n in places]
+        places = range(wire[t.DONE], wire[t.PUT])
+        found += [int(rig.source.rings.words[wire[t.TX_DESCRIPTORS] + (n & wire[t.TX_MASK]) * 2]) for n in places]
     for slot in range(pool.meta.size // k.SLOT_WORDS):
         meta = pool.meta[slot * k.SLOT_WORDS : (slot + 1) * k.SLOT_WORDS]
         if meta[k.STATE] & 3 in (k.CAPTURED, k.RECYCLED):
@@ -113,7 +114,7 @@ def check_cells(rig: WireRig) -> None:
 
 def attached(rig: WireRig, queue: int) -> list[int]:
     """Cells of a queue in the fill ring that no packet took."""
-    from wirecap.kernels import rings as r
+    from wirecap.kernels.xdp import rings as r
 
     words = rig.engine.pool.queues[queue * k.QUEUE_WORDS : (queue + 1) * k.QUEUE_WORDS]
     ring = range(int(words[k.TAKEN]), int(words[r.SUBMITTED]))

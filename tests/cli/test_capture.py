@@ -10,13 +10,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from wirecap.cli import capture, main
-from wirecap.config import CaptureConfig, HandlerSpec, PoolConfig, QueueSpec, WriteConfig
+from wirecap.config.capture import CaptureConfig, PoolConfig, WriteConfig
+from wirecap.config.specs import HandlerSpec, QueueSpec
 from wirecap.errors import UsageError, WirecapError
 
 SUMMARY: dict[str, Any] = {
     "packets": {"received": 12, "delivered": 10, "filtered_out": 0, "written": 10, "forwarded": 0, "offloaded": 0,
                 "dropped": 2, "drops": {"pool_exhausted": 2, "ring_full": 0}},
     "per_queue": [{"interface": "eth1", "queue": 0, "received": 12, "delivered": 10, "offloaded": 0, "dropped": 2}],
+    "files_written": 1,
 }  # fmt: skip
 
 
@@ -26,7 +28,7 @@ class Recorder:
     failure: Exception | None = None
 
     def run_capture(
-        self, config: CaptureConfig, write: WriteConfig | None, progress: Any, forward: None, tell: Any
+        self, config: CaptureConfig, write: WriteConfig | None, progress: Any, forward: None, tell: Any, **_: Any
     ) -> None:
         self.config, self.write, self.progress = config, write, progress
         tell(SUMMARY, True)
@@ -146,30 +148,29 @@ def test_filter_from_file(engine, tmp_path):
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("-i eth1 -A", "tcpdump -r"),
-        ("-i eth1 -tttt", "tcpdump -r"),
         ("-i eth1 -Z nobody -w x", "CAP_NET_RAW"),
         ("-i eth1 -B 64MiB -R 100", "-R and -B"),
         ("-i eth1 -B 64", "64 KiB is less than two chunks"),
         ("-i eth1 --engine xdp --fanout cpu", "--engine packet"),
+        ("-i eth1 --engine xdp --defrag", "--engine packet"),
         ("-i eth1 --engine packet --xdp-mode native", "no XDP program"),
         ("-L", "-i INTERFACE"),
         ("-d -y EN10 tcp", "LINUX_SLL2"),
         ("-i eth1 --engine xdp -Q out", "incoming"),
-        ("-i eth1 -r a.pcap", "both"),
+        ("-i eth1 -r a.pcap", "an interface and a file at once"),
         ("-i eth1 -C 10", "-w FILE"),
         ("-i eth1 -a filesize:10", "-w FILE"),
-        ("-i eth1 --handler write", "-w FILE"),
         ("-i eth1 -w a -W 3", "-C SIZE"),
+        ("-i eth1 -w a -G 1 -W 0", "use a positive number"),
         ("-i eth1 -w a -C 0", "less than 1"),
         ("-i eth1 -w a -a size:3", "duration:SECONDS"),
         ("-i eth1 -w a -a duration:x", "-a duration: 'x'"),
         ("-i eth1 -w a -b files:3 -b files:4", "twice"),
         ("-i eth1 -w a -b filesize:10 -C 3", "tcpdump's"),
         ("-i eth1 -w - --summary-json -", "standard output"),
-        ("-i eth1 -f udp tcp", "two ways"),
+        ("-i eth1 -f udp tcp", "the filter is given twice"),
         ("-i eth1 -c 0", "packet count"),
-        ("-i eth1 --cpus 4000", "CPU 4000"),
+        ("-i eth1 --cpus 4000", "CPU 4000 is not available (choose from"),
         ("-i eth1 --mode advanced --buddies eth2", "-i eth2"),
     ],
 )
@@ -218,7 +219,8 @@ def test_what_interfaces_have(capsys):
         "  LINUX_SLL2 (Linux cooked v2)",
     ]
     assert main.run(["capture", "-J", "-i", "lo"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["host", "host_lowprec"]
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert listed == ["host", "host_lowprec", "host_hiprec"]
 
 
 def test_another_link_type_is_refused(engine):

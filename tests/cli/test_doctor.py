@@ -2,19 +2,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
+import tempfile
 
 import pytest
 
 from wirecap.cli import doctor, main
-from wirecap.linux import ethtool, netns
+from wirecap.linux import af_xdp, ethtool, metadata, netns
 from wirecap.linux.probes import Finding
 
 
 def test_doctor_shows_every_finding(monkeypatch, capsys):
     """Each thing that is looked at has a line, each advice an arrow, and the interfaces follow."""
     port = Finding("eth7 MTU", False, "eth7 has an MTU of 9000", "ip link set eth7 mtu 1500")
-    monkeypatch.setattr(doctor, "ports", lambda: [port])
+    monkeypatch.setattr(doctor, "ports", lambda names: [port])
     status = main.run(["doctor"])
     shown = capsys.readouterr().out
     findings = [*doctor.examine(), port]
@@ -22,28 +24,31 @@ def test_doctor_shows_every_finding(monkeypatch, capsys):
         assert finding.name in shown
     assert shown.count("->") == sum(bool(finding.advice) for finding in findings)
     assert "INTERFACE" in shown
-    assert status == any(finding.essential and finding.good is False for finding in findings)
+    assert status == any((each.essential or each.loses) and each.good is False for each in findings)
 
 
-@pytest.mark.parametrize(("essential", "status"), [(True, 1), (False, 0)])
-def test_exit_status_1_only_for_what_is_essential(monkeypatch, capsys, essential, status):
-    """Only what rules a capture out makes the exit status 1."""
-    monkeypatch.setattr(doctor, "examine", lambda: iter([Finding("x", False, "no", "do", essential)]))
-    monkeypatch.setattr(doctor, "ports", list)
+@pytest.mark.parametrize(("essential", "loses", "status"), [(True, False, 1), (False, True, 1), (False, False, 0)])
+def test_exit_status_1_only_for_what_is_essential(monkeypatch, capsys, essential, loses, status):
+    """Only what rules a capture out, or loses packets, makes the exit status 1."""
+    monkeypatch.setattr(doctor, "examine", lambda: iter([Finding("x", False, "no", "do", essential, loses)]))
+    monkeypatch.setattr(doctor, "ports", lambda names: [])
     assert main.run(["doctor", "--json"]) == status
     assert json.loads(capsys.readouterr().out) == [
-        {"name": "x", "good": False, "found": "no", "advice": "do", "essential": essential}
+        {"name": "x", "good": False, "found": "no", "advice": "do", "essential": essential, "loses": loses}
     ]
 
 
 def test_cache_that_cannot_be_written(monkeypatch, tmp_path):
     """A cache folder that cannot be written is a finding, with the variable that moves it."""
-    from wirecap.kernels import jit
+    from wirecap.kernels.base import cache
 
-    monkeypatch.setattr(jit, "CACHE_DIR", tmp_path / "x" / "y")
+    monkeypatch.setattr(cache, "CACHE_DIR", tmp_path / "x" / "y")
     assert doctor._compiled_kernels().good is None
-    monkeypatch.setattr("os.access", lambda *_: False)
+    monkeypatch.setenv("WIRECAP_CACHE_DIR", "/dev/null/cache")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(cache, "CACHE_NOTE", cache.find_cache()[1])
     found = doctor._compiled_kernels()
+    assert "/dev/null/cache cannot be written to" in found.found
     assert found.good is False
     assert "WIRECAP_CACHE_DIR" in found.advice
 
@@ -55,8 +60,11 @@ def test_names_are_unique():
 
 
 @pytest.mark.live
-def test_what_to_change_on_a_port(testbed):
-    """A port that auto takes AF_XDP for is told what it drops or misses, and the command told with it mends that."""
+def test_what_to_change_on_a_port(testbed, monkeypatch):
+    """A port that auto takes AF_XDP for is told what it misses, and the command told with it mends that.
+
+    Frames longer than a cell are no loss: AF_XDP joins cells, and where it does not, auto takes another engine.
+    """
     bed = testbed(queues=2)
     inside = bed.nics[0].inside
 
@@ -71,14 +79,16 @@ def test_what_to_change_on_a_port(testbed):
     netns.call(bed.name, ethtool.set_features, inside, {"rx-vlan-hw-parse": False, "rx-vlan-stag-hw-parse": False})
     assert not told("MTU")
     assert not told("VLAN tags")
-    follow(f"ip link set {inside} mtu 3000")
-    assert "--cell 4096" in told("MTU")
     follow(f"ip link set {inside} mtu 9000")
-    assert "--engine packet" in told("MTU")
-    follow(told("MTU"))
     assert not told("MTU")
+    monkeypatch.setattr(af_xdp, "joins_cells", lambda: False)
+    assert not told("MTU")
+    monkeypatch.undo()
     netns.call(bed.name, ethtool.set_features, inside, {"rx-vlan-hw-parse": True})
-    assert told("VLAN tags").startswith(f"ethtool -K {inside} rxvlan off")
+    monkeypatch.setattr(metadata, "offered", lambda index: frozenset({metadata.TAG}))
+    assert not told("VLAN tags")
+    monkeypatch.setattr(metadata, "offered", lambda index: frozenset())
+    assert told("VLAN tags").startswith("at the other end: ethtool -K INTERFACE txvlan off")
 
 
 @pytest.mark.live("ethtool")
@@ -99,3 +109,24 @@ def test_queues_that_lie_idle_are_told(testbed, monkeypatch):
     assert advice() == [f"ethtool -L {inside} rx 2"]
     run(*advice()[0].split())
     assert not advice()
+
+
+def test_kernels_that_are_not_compiled_yet_are_named(monkeypatch, tmp_path):
+    """Of a cache that one command filled, doctor tells what others will have to compile; of a full one, nothing."""
+    from wirecap.cli.warmup import import_kernels
+    from wirecap.kernels.base import cache
+
+    monkeypatch.setattr(cache, "CACHE_DIR", tmp_path)
+    monkeypatch.setattr(cache, "FILLED", None)
+    monkeypatch.setattr(cache, "CACHE_NOTE", "")
+    names = import_kernels().entry_points()
+    for name in names:
+        if not name.startswith(("sim.", "convert.")):
+            (tmp_path / f"{name}.code").touch()
+    (found,) = [finding for finding in doctor.examine() if finding.name == "kernels"]
+    assert re.fullmatch(rf"\d+ compiled, in {tmp_path}; not yet: \d+ of convert, \d+ of simulate", found.found)
+    assert "warmup" in found.advice
+    for name in names:
+        (tmp_path / f"{name}.code").touch()
+    (found,) = [finding for finding in doctor.examine() if finding.name == "kernels"]
+    assert (found.good, found.found) == (True, f"{len(names)} compiled, in {tmp_path}")

@@ -8,7 +8,7 @@ import pytest
 
 from wirecap import api
 from wirecap.cli import main
-from wirecap.specs import QueueSpec
+from wirecap.config.specs import QueueSpec
 
 SUMMARY: dict[str, Any] = {
     "packets": {"received": 9, "delivered": 5, "filtered_out": 1, "written": 0, "forwarded": 5, "offloaded": 2,
@@ -23,9 +23,10 @@ def asked(monkeypatch):
     """What the engine was asked to do."""
     calls: list[tuple[Any, ...]] = []
 
-    def run_capture(*arguments: Any) -> None:
+    def run_capture(*arguments: Any, **_: Any) -> None:
         calls.append(arguments)
-        arguments[-1](SUMMARY, True)
+        _, _, _, _, tell, *_ = arguments
+        tell(SUMMARY, True)
 
     monkeypatch.setattr(api, "run_capture", run_capture)
     return calls
@@ -49,9 +50,15 @@ def run(line: str) -> int:
 def test_from_where_to_where(asked, line, ways):
     """Every direction that a command line names, with its receiving side as a source."""
     assert run(line) == 0
-    config, _, _, forward, _ = asked[0]
+    config, _, _, forward, *_ = asked[0]
     assert [(str(source), [str(target) for target in targets]) for source, targets in forward.directions] == ways
     assert config.sources == tuple(QueueSpec.parse(source) for source, _ in ways)
+
+
+def test_what_happens_to_checksums(asked):
+    """Finished where the interface is virtual, unless the command line says otherwise."""
+    assert run("a b") == run("a b --checksums finish") == run("a b --checksums leave") == 0
+    assert [forward.checksums for _, _, _, forward, *_ in asked] == ["auto", "finish", "leave"]
 
 
 def test_words_behind_the_interfaces_are_the_filter(asked):
@@ -66,10 +73,10 @@ def test_the_closing_lines(asked, capsys):
     assert capsys.readouterr().err.splitlines() == [
         "5 packets captured",
         "8 packets received by filter",
-        "1 packet not wanted by filter",
+        "1 packet rejected by filter",
         "2 packets handed to a buddy",
         "5 packets forwarded",
-        "1 packet sent behind later ones of their queue",
+        "1 packet sent out of order",
         "3 packets dropped: tx ring full",
         "a queue 0: 9 received, 5 captured, 2 handed to a buddy, 3 dropped",
         "b transmit queue 0: 5 forwarded, 3 dropped",
@@ -79,23 +86,22 @@ def test_the_closing_lines(asked, capsys):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("", "two interfaces are needed"),
-        ("a", "two interfaces are needed"),
-        ("a a", "a would be sent its own packets"),
-        ("a --to a,b", "a would be sent its own packets"),
+        ("", "forwarding needs two interfaces"),
+        ("a", "forwarding needs two interfaces"),
+        ("a a", "a cannot forward to itself"),
+        ("a --to a,b", "a cannot forward to itself"),
         ("a --to b,b", "b is named twice"),
         ("a b --pair c,b --both", "b is named twice"),
-        ("--to b,c", "--to has no interface to receive on"),
-        ("a --to b,c --both", "--to goes one way"),
-        ("a b --balance hosts", "--balance is for several outputs"),
-        ("a b --pair c", "'c' is no pair"),
-        ("a b -f tcp udp", "the filter is given in two ways"),
-        ("a b --handler write", "forward does not write a file"),
-        ("a b --tx-wait 1h", "a wait of"),
+        ("--to b,c", "--to needs an interface to receive on"),
+        ("a --to b,c --both", "--to forwards one way"),
+        ("a b --balance hosts", "--balance needs several outputs"),
+        ("a b --pair c", "'c' is not a pair of interfaces"),
+        ("a b -f tcp udp", "the filter is given twice"),
+        ("a b --tx-wait 1h", "the wait for a TX ring must be 0 to 1000 s"),
         ("a b --summary-json /nonexistent/x", "no such folder"),
-        ("a b --tx-queue best", "'best' is not one of"),
+        ("a b --tx-queue best", "'best' is not known (use same, hash or least)"),
         ("a b --pair a,c", "a is captured twice"),
-        ("a b --engine direct --mode advanced", "nothing to hand to a buddy"),
+        ("a b --engine direct --mode advanced", "the direct engine has no advanced mode"),
     ],
 )
 def test_wrong_usage(asked, capsys, line, message):

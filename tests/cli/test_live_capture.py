@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import dpkt
 import pytest
 from pyroute2 import IPRoute
 
+import wirecap
+from rig import Wire, flow_frames, until
 from wirecap.linux import netlink, netns
-from wirecap.traffic import frames
-from wirecap.traffic.liveframes import LiveFrames
+from wirecap.traffic import synthetic
+from wirecap.traffic.live_frames import LiveFrames
 
 WIRECAP = [sys.executable, "-m", "wirecap"]
+ONE_CELL = [
+    *(sys.executable, "-P", "-c"),
+    "from wirecap.linux import af_xdp as x; x.joins_cells = lambda: False; import wirecap.__main__ as m; m.main()",
+]
+"""``wirecap`` where the kernel puts each packet into one cell."""
 
 
 class Running:
     """A capture in the background; made when it says that it captures."""
 
-    def __init__(self, *arguments: str, **options: int) -> None:
-        self.process = subprocess.Popen([*WIRECAP, "capture", *arguments], stderr=subprocess.PIPE, text=True, **options)
+    def __init__(self, *arguments: str, command: Sequence[str] = (*WIRECAP, "capture"), **options: int) -> None:
+        self.process = subprocess.Popen([*command, *arguments], stderr=subprocess.PIPE, text=True, **options)
         assert self.process.stderr
         self.said = []
         for line in self.process.stderr:
@@ -44,7 +55,7 @@ class Running:
 
 
 def send(bed, count: int) -> int:
-    with LiveFrames(bed.nics[0].outside, frames.udp(60), sequence_at=42) as sender:
+    with LiveFrames(bed.nics[0].outside, synthetic.udp(60), sequence_at=42) as sender:
         return sender.send(count)
 
 
@@ -57,8 +68,6 @@ def packets(path: Path) -> list[tuple[float, bytes]]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_ends_with_everything_written(testbed, tmp_path, number):
     """SIGINT, SIGTERM, SIGHUP end a capture with exit status 0, every packet in the file in order, and the counters."""
-    if signal.getsignal(number) == signal.SIG_IGN:
-        pytest.skip("nohup: the signal is ignored")
     bed = testbed(queues=4)
     out, summary = tmp_path / "out.pcap", tmp_path / "summary.json"
     capture = Running("--netns", bed.name, "-i", bed.nics[0].inside, "-w", str(out), "--summary-json", str(summary))
@@ -131,7 +140,7 @@ def test_killed_capture_leaves_the_interface_clean(testbed):
         (["-i", "{inside}", "-w", "/nonexistent/x.pcap"], "/nonexistent/x.pcap"),
         (["-i", "{inside}", "tcp prt 80"], "column 5"),
         (["-i", "{inside}", "--handler", "nosuch"], "count"),
-        (["-i", "{inside}", "--handler", "pkt_handler:rate=0"], "rate of 0"),
+        (["-i", "{inside}", "--handler", "pkt_handler:rate=0"], "the rate must be above 0"),
         (["-i", "{inside}@0", "--mode", "advanced", "--buddies", "{inside}@0-1"], "queue 1 is not captured"),
         (["-i", "{inside}", "--summary-json", "/nonexistent/x.json"], "no such folder"),
         (["-i", "{inside}", "--decisions", "/"], "is a directory"),
@@ -193,30 +202,157 @@ def test_a_capture_that_is_refused_leaves_the_file_alone(testbed, tmp_path):
 
 
 @pytest.mark.live
-@pytest.mark.parametrize(
-    ("more", "says"),
-    [
-        (["--engine", "packet", "-i", "{inside}"], "{inside} is captured twice"),
-        (["--mode", "advanced", "--buddies", "left-port"], "name {inside}"),
-    ],
-)
-def test_alternative_names_are_seen_through(testbed, more, says):
-    """An interface's alternative name is the same interface: it is not captured twice, and no buddy group is empty."""
+def test_alternative_names_are_seen_through(testbed):
+    """An interface's alternative name is the same interface: it is not captured twice."""
     bed = testbed(queues=2)
     inside = bed.nics[0].inside
     netns.call(bed.name, alternative_name, inside, "left-port")
-    command = [*WIRECAP, "capture", "--netns", bed.name, "-i", "left-port"]
-    refused = subprocess.run(
-        [*command, *(text.format(inside=inside) for text in more)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    command = [*WIRECAP, "capture", "--netns", bed.name, "-i", "left-port", "--engine", "packet", "-i", inside]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert refused.returncode == 2
-    assert says.format(inside=inside) in refused.stderr
+    assert f"{inside} is captured twice" in refused.stderr
 
 
 def alternative_name(name, other):
     with IPRoute() as netlink_:
         netlink_.link("property_add", index=netlink.interface(name).index, altname=other)
+
+
+@pytest.mark.live
+def test_what_is_taken_names_who_has_it(testbed, tmp_path):
+    """A queue, an output file: the second capture is refused with the first's process; packets that the first one's XDP
+    program takes are announced as missing by the packet engine."""
+    bed = testbed(queues=1)
+    inside, out = bed.nics[0].inside, tmp_path / "out.pcap"
+    first = Running("--netns", bed.name, "-i", inside, "--engine", "xdp", "-w", str(out))
+    owner = f"(process {first.process.pid})"
+
+    def second(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [*WIRECAP, "capture", "--netns", bed.name, "-i", inside, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    busy = second("--engine", "xdp")
+    assert busy.returncode == 2
+    assert "another AF_XDP socket has the queue: stop its owner" in busy.stderr
+    assert owner in busy.stderr
+    blind = second("--engine", "packet", "--duration", "100ms")
+    assert blind.returncode == 0
+    assert re.search(rf"{inside} has an XDP program, of .*{re.escape(owner)}: packets that it takes", blind.stderr)
+    everywhere = second("--engine", "packet", "-i", "any", "--duration", "100ms")
+    assert f"{inside} has an XDP program" in everywhere.stderr
+    writer = second("--engine", "packet", "-w", str(out))
+    assert writer.returncode == 2
+    assert f"{out}: " in writer.stderr
+    assert owner in writer.stderr
+    send(bed, 1000)
+    assert "1000 packets captured" in first.end(signal.SIGINT)
+    assert len(packets(out)) == 1000
+    assert "XDP program" not in second("--engine", "packet", "--duration", "100ms", "-w", str(out)).stderr
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(("engine", "named", "grouped"), [("xdp", 1, 0), ("packet", 0, 1)])
+def test_alternative_names(testbed, engine, named, grouped):
+    """An interface is found by its alternative names too, however long they are, and buddy groups by either name."""
+    bed = testbed(queues=2)
+    inside, names = bed.nics[0].inside, ("uplink0", "uplink-of-the-second-rack-port-17")
+    for name in names:
+        netns.call(bed.name, alternative_name, inside, name)
+    groups = ("--mode", "advanced", "--buddies", f"{names[grouped]}@0-1")
+    capture = Running("--netns", bed.name, "-i", names[named], "--engine", engine, *groups)
+    assert f"capturing on {inside}: 2 queues" in capture.said[-1]
+    with Wire(bed.nics[0].outside) as wire:
+        wire.send(flow_frames(100))
+    assert "100 packets captured" in capture.end(signal.SIGINT)
+    with wirecap.open(names[1], netns=bed.name, engine=engine) as opened:
+        assert opened.summary()["per_queue"][0]["interface"] == inside
+    with pytest.raises(wirecap.UsageError, match=f"use --netns {bed.name}"):
+        netlink.interface(names[1])
+
+
+@pytest.mark.live
+def test_advanced_mode_on_one_queue(testbed):
+    """Advanced mode says so where there is nobody to offload to: one queue, or each alone in its group."""
+    bed = testbed(queues=2)
+    inside = bed.nics[0].inside
+    base = [*WIRECAP, "capture", "--netns", bed.name, "--duration", "50ms", "--mode", "advanced"]
+    for more, says in [
+        (["-i", f"{inside}@0"], "nobody to offload to: there is only one queue"),
+        (["-i", inside, "--buddies", f"{inside}@0"], "nobody to offload to: each queue is alone in its buddy group"),
+        (["-i", inside, "-w", "/dev/null"], "nobody to offload to: one writer takes the chunks of all queues"),
+        (["-i", inside], ""),
+    ]:
+        done = subprocess.run([*base, *more], capture_output=True, text=True, timeout=60, check=True)
+        assert says in done.stderr
+        assert ("nobody to offload to" in done.stderr) == bool(says)
+
+
+@pytest.mark.live
+def test_a_warning_recommends_what_the_command_takes(testbed):
+    """Where frames do not fit a cell, what the warning says to add is taken by the same command line."""
+    bed = testbed(queues=1, mtu=9000)
+    inside, outside = bed.nics[0].inside, bed.nics[0].outside
+    auto = [*ONE_CELL, "capture", "--netns", bed.name, "-i", inside, "--duration", "50ms"]
+    capture = [*auto, "--engine", "xdp"]
+    for base, takes in [
+        (capture, True),
+        ([*capture, "--kernel-filter", "drop", "udp"], False),
+        ([*ONE_CELL, "forward", outside, "lo", "--take-over", "--duration", "50ms"], False),
+    ]:
+        done = subprocess.run(base, capture_output=True, text=True, timeout=100, check=False)
+        assert "frames of more than 1,792 bytes will be dropped as oversize (" in done.stderr
+        assert ("--engine packet" in done.stderr) == takes
+        other = [word for word in base if word not in ("--engine", "xdp")]
+        again = subprocess.run([*other, "--engine", "packet"], capture_output=True, text=True, timeout=100, check=False)
+        assert (again.returncode == 0) == takes, again.stderr
+    done = subprocess.run(auto, capture_output=True, text=True, timeout=100, check=False)
+    assert f"{inside}: --engine packet, because AF_XDP takes frames of up to 1,792 bytes on this kernel" in done.stderr
+    assert "engine packet (" in done.stderr
+    jumbo = Running("--netns", bed.name, "-i", inside, "-v", "--engine", "xdp", command=[*ONE_CELL, "capture"])
+    with Wire(outside) as wire:
+        wire.send([synthetic.udp(8942)])
+    lines = jumbo.end(signal.SIGINT)
+    remedy = f"use --engine packet, or ip link set {inside} mtu 1778"
+    assert any(line.endswith(f"({remedy})") for line in lines)
+    assert f"1 packet dropped: oversize: longer than a cell; {remedy}" in lines
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> str:
+    """What a script reads that waits for ``--ready-file``."""
+    until(lambda: process.poll() is not None or path.exists(), 100)
+    return path.read_text()
+
+
+def first_line(path: Path) -> str:
+    with path.open() as file:
+        return file.readline()
+
+
+@pytest.mark.live
+def test_readiness_of_a_quiet_capture(testbed, tmp_path):
+    """With -q, too, a script learns when packets are captured: from a file, a FIFO, and as systemd does."""
+    bed = testbed(queues=1)
+    ready, fifo = tmp_path / "ready", tmp_path / "fifo"
+    ready.write_text("4711\n")  # of yesterday
+    os.mkfifo(fifo)
+    base = [*WIRECAP, "capture", "-q", "--netns", bed.name, "-i", bed.nics[0].inside]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(100)
+        environment = os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+        for place in (ready, fifo):
+            command = [*base, "--ready-file", str(place)]
+            capture = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+            while (told := manager.recv(100)) != b"READY=1":
+                assert told.startswith(b"STOPPING=1\n")  # of the one before
+            said = wait_for(place, capture) if place is ready else first_line(place)
+            assert said == f"{capture.pid}\n"
+            send(bed, 100)
+            capture.send_signal(signal.SIGTERM)
+            errors = capture.communicate(timeout=60)[1]
+            assert errors.splitlines()[0] == "100 packets captured"
+    assert not ready.exists()
+    assert fifo.is_fifo()
+    refused = subprocess.run([*base, "--ready-file", "/"], capture_output=True, text=True, timeout=60, check=False)
+    assert refused.returncode == 2
+    assert "--ready-file /: Is a directory" in refused.stderr

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from wirecap.cli.rotation import parse_autostop, parse_ring, parse_tcpdump_size
+from wirecap.cli.capture import parse_autostop, parse_ring, parse_tcpdump_size
 from wirecap.errors import UsageError
 
 

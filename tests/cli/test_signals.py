@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,14 @@ from rig import PCAP_HEADER, pcap_records, read_pcap, time_limit, until
 __all__ = ["time_limit"]
 
 WIRECAP = [sys.executable, "-m", "wirecap", "capture"]
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether the process has a handler for the signal."""
+    caught = re.search(r"^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(int(caught[1], 16) >> number - 1 & 1)
+
+
 MODULE = """
 import time
 from pathlib import Path
@@ -85,8 +94,8 @@ class Piped:
         while "reading" not in self.line():  # kernels may be compiled before
             assert self.process.poll() is None
 
-    def send(self, octets: bytes) -> None:
-        self.process.stdin.write(octets)
+    def send(self, data: bytes) -> None:
+        self.process.stdin.write(data)
         self.process.stdin.flush()
 
     def line(self) -> str:
@@ -115,7 +124,7 @@ def test_counts_so_far_and_a_flush(tmp_path):
     out = tmp_path / "out.pcap"
     capture = Piped("-w", str(out))
     assert until(capture.counters_if_any) == [
-        "10 packets captured",
+        "10 packets read so far",
         "10 packets received by filter",
         "0 packets dropped",
     ]
@@ -123,7 +132,7 @@ def test_counts_so_far_and_a_flush(tmp_path):
     capture.process.send_signal(signal.SIGUSR2)
     until(lambda: packets_now(out) == 20, 10)
     capture.send(pcap_records(10, 20))
-    assert capture.end() == ["30 packets captured", "30 packets received by filter", "0 packets dropped"]
+    assert capture.end() == ["30 packets read", "30 packets received by filter", "0 packets dropped"]
     assert capture.process.returncode == 0
     assert [packet.data[0] for packet in read_pcap(out)] == list(range(30))
 
@@ -153,7 +162,7 @@ def test_signals_as_fast_as_they_come(tmp_path):
     for number in range(600):
         capture.process.send_signal((signal.SIGUSR1, signal.SIGUSR2)[number % 2])
     capture.send(pcap_records(10, 10))
-    assert capture.end()[-3:] == ["20 packets captured", "20 packets received by filter", "0 packets dropped"]
+    assert capture.end()[-3:] == ["20 packets read", "20 packets received by filter", "0 packets dropped"]
     assert capture.process.returncode == 0
 
 
@@ -167,7 +176,7 @@ def test_signals_while_results_are_merged(mine, tmp_path):
     time.sleep(0.3)
     assert capture.process.poll() is None
     (tmp_path / "go on").touch()
-    assert "packets captured" in capture.end()[0]
+    assert "packets read" in capture.end()[0]
     assert capture.process.returncode == 0
     assert json.loads(summary.read_text())["handlers"] == [{"name": "patient", "result": 1, "failures": 0}]
 
@@ -188,10 +197,18 @@ def test_reader_that_goes_away_still_leaves_the_summary(mine, trace, tmp_path):
     summary = tmp_path / "summary.json"
     command = " ".join([*WIRECAP, "-r", trace, "--handler", f"{mine}:show", "--summary-json", str(summary)])
     done = subprocess.run(["/bin/sh", "-c", f"{command} | head -1"], capture_output=True, text=True, timeout=60)
-    assert "packets captured" in done.stderr
-    assert done.stderr.splitlines()[-1] == "wirecap: the reader of the output went away"
+    assert " read\n" in done.stderr
+    assert done.stderr.splitlines()[-1] == "wirecap: broken pipe: nothing reads the output any more"
     packets = json.loads(summary.read_text())["packets"]
     assert packets["received"] == packets["delivered"] + packets["filtered_out"] + packets["dropped"] > 0
+
+
+def test_text_that_nobody_reads_to_its_end_is_no_trouble():
+    """Help, lists and scripts end quietly when their reader has enough (``| head -1``)."""
+    for words in (["completion", "bash"], ["metrics", "dashboard"]):
+        command = f"{sys.executable} -m wirecap {' '.join(words)} | true"
+        done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, timeout=60)
+        assert done.stderr == ""
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -205,7 +222,7 @@ def test_one_merge_that_fails_leaves_the_others(mine, trace, tmp_path):
     done = run("-r", trace, *handlers, "--summary-json", str(summary))
     assert done.returncode == 1
     assert [json.loads(line) for line in done.stdout.splitlines()] == [{"lucky": {"n": 2000}}]
-    assert "2000 packets captured" in done.stderr
+    assert "2000 packets read" in done.stderr
     assert "unlucky: its merge failed: KeyError: 'nothing here'" in done.stderr.splitlines()[-1]
     rows = json.loads(summary.read_text())["handlers"]
     assert [(row["name"], row["result"]) for row in rows] == [
@@ -217,11 +234,13 @@ def test_what_failed_first_is_told(mine, trace):
     """A summary that cannot be written hides neither the counters nor the failure before it; alone it fails the run."""
     done = run("-r", trace, "--handler", f"{mine}:unlucky", "--summary-json", "/dev/full")
     assert done.returncode == 1
-    assert "2000 packets captured" in done.stderr
+    assert "2000 packets read" in done.stderr
     assert "merge failed" in done.stderr.splitlines()[-1]
     done = run("-r", trace, "--summary-json", "/dev/full")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "wirecap: no space left on device"
+    assert done.stderr.splitlines()[-1] == (
+        "wirecap: /dev/full: no space left on device (free some space, or write to another disk)"
+    )
 
 
 def test_an_exception_that_cannot_say_what_it_is(mine, trace):
@@ -229,4 +248,67 @@ def test_an_exception_that_cannot_say_what_it_is(mine, trace):
     done = run("-r", trace, "--handler", f"{mine}:odd")
     assert done.returncode == 1
     assert ": Odd (" in done.stderr.splitlines()[-1]
-    assert "packets captured" in done.stderr
+    assert done.stderr.splitlines()[1] == "0 packets read"  # it failed on the first
+
+
+@pytest.mark.parametrize(
+    ("ignored", "sent", "status"),
+    [
+        ((), signal.SIGTERM, -signal.SIGTERM),
+        ((), signal.SIGHUP, -signal.SIGHUP),
+        ((signal.SIGINT,), signal.SIGTERM, -signal.SIGTERM),
+        ((signal.SIGINT, signal.SIGHUP), signal.SIGINT, 0),
+        ((signal.SIGINT, signal.SIGHUP), signal.SIGHUP, 0),
+        ((), signal.SIGUSR2, 0),
+    ],
+)
+def test_signal_before_the_first_packet(trace, tmp_path, ignored, sent, status):
+    """A signal ends the command while it sets itself up, unless ignored at the start, as by nohup; not SIGUSR2."""
+    file = trace if status == 0 else "-"  # which says nothing, so that setting up does not end
+    command = [*WIRECAP, "-q", "-r", file, "-w", str(tmp_path / "out.pcap")]
+
+    def ignore() -> None:
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
+
+    running = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=ignore)
+    until(lambda: catches(running.pid, signal.SIGTERM), 60)
+    running.send_signal(sent)
+    errors = running.stderr.read()
+    running.wait(60)
+    for pipe in (running.stdin, running.stderr):
+        pipe.close()
+    assert running.returncode == status
+    assert errors.splitlines()[0] == ("2000 packets read" if status == 0 else "wirecap: interrupted")
+
+
+@pytest.mark.live("unshare")
+def test_signal_before_the_first_packet_in_a_container():
+    """The first process of a PID namespace, too, which has no default actions, is ended by SIGTERM."""
+    command = ["unshare", "--pid", "--fork", *WIRECAP, "-q", "-r", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
+        inner = int(until(children.read_text))
+        until(lambda: catches(inner, signal.SIGTERM), 60)
+        os.kill(inner, signal.SIGTERM)
+        errors = running.stderr.read()
+        running.wait(60)
+    assert errors == "wirecap: interrupted\n"
+    assert running.returncode == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize(("asked", "how"), [(True, "a second Ctrl-C"), (False, "Ctrl-C twice")])
+def test_a_long_end_is_announced_once(monkeypatch, asked, how):
+    """While captured packets wait for a slow handler, a line says how many, and how to leave them."""
+    from types import SimpleNamespace
+
+    from wirecap.run import capture
+
+    monkeypatch.setattr(capture, "PATIENCE_S", 0.01)
+    said: list[str] = []
+    engine = SimpleNamespace(summary=lambda: SimpleNamespace(total=lambda what: 25600))
+    interrupts = SimpleNamespace(asked=SimpleNamespace(is_set=lambda: asked))
+    display = SimpleNamespace(say=lambda text, event, **fields: said.append(text))
+    with capture._patience(engine, display, interrupts):
+        until(lambda: said)
+    assert said == [f"wirecap: handling 25600 packets that were captured ({how} leaves the rest)"]

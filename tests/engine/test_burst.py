@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 
 from rig import Rig, check_identity, until
-from wirecap.config import WriteConfig
+from wirecap.config.capture import WriteConfig
+from wirecap.handlers.handler import Handler
 from wirecap.handlers.pipeline import Pipeline
 from wirecap.handlers.pkt_handler import Paced
 from wirecap.handlers.write import Writer
-from wirecap.kernels import libc
-from wirecap.kernels.atomics import load
-from wirecap.kernels.handle import PROCESS_SIGNATURE
-from wirecap.kernels.jit import PURE, kernel
-from wirecap.kernels.libc import sleep_ns
-from wirecap.kernels.pool import TAKEN
-from wirecap.kernels.rings import SUBMITTED
+from wirecap.kernels.base import libc
+from wirecap.kernels.base.atomics import load
+from wirecap.kernels.base.jit import PURE, kernel
+from wirecap.kernels.base.libc import sleep_ns
+from wirecap.kernels.pool.handler_loop import PROCESS_SIGNATURE
+from wirecap.kernels.pool.pool import TAKEN
+from wirecap.kernels.xdp.rings import SUBMITTED
 
 pytestmark = pytest.mark.kernel
 
@@ -27,14 +28,14 @@ M, R = 16, 20
 
 
 @kernel(PROCESS_SIGNATURE)
-def wait_at_gate(arena, address, captured, original, stamp, n, state):
+def wait_at_gate(arena, address, captured, original, timestamp, n, state):
     """Hold the chunk until state[0] is set."""
     while load(state, 0) == 0:
         sleep_ns(1_000_000, state[8:])
     return 0
 
 
-class Gate:
+class Gate(Handler):
     """A handler that takes its first chunk and does nothing with it until it is opened."""
 
     name = "gate"

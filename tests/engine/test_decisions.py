@@ -9,15 +9,15 @@ import pytest
 from rig import Rig, check_identity, until
 from wirecap.engine import decisions
 from wirecap.errors import UsageError
-from wirecap.handlers.base import Selection
+from wirecap.handlers.handler import Setting
 from wirecap.handlers.pipeline import Pipeline
-from wirecap.handlers.pkt_handler import make
-from wirecap.kernels import pool as k
+from wirecap.handlers.pkt_handler import PktHandler
+from wirecap.kernels.pool import pool as k
 
 
 def overload(kept: int) -> Rig:
     """Three queues of which one gets everything, with handlers of 5,000 packets a second."""
-    handler = make({"rate": "5000"}, Selection())
+    handler = PktHandler.make({"rate": "5000"}, Setting())
     return Rig(Pipeline([handler]), queues=3, M=8, R=12, advanced=True, T=25, decisions=kept)
 
 

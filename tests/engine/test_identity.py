@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from rig import Rig, check_identity, counted, selection_of, until
-from wirecap.config import WriteConfig
+from rig import Rig, check_identity, counted, leaves_no_thread, selection_of, until
+from wirecap.config.capture import WriteConfig
 from wirecap.errors import UsageError
+from wirecap.handlers.handler import Handler
 from wirecap.handlers.pipeline import Pipeline
 from wirecap.handlers.pkt_handler import Paced
 from wirecap.handlers.write import Writer
-from wirecap.kernels.handle import PROCESS_SIGNATURE
-from wirecap.kernels.jit import PURE, kernel
+from wirecap.kernels.base.jit import PURE, kernel
+from wirecap.kernels.pool.handler_loop import PROCESS_SIGNATURE
 
 pytestmark = pytest.mark.kernel
 
@@ -29,7 +30,7 @@ MANY = 2_000 if PURE else 50_000
 
 
 @kernel(PROCESS_SIGNATURE)
-def fail_at(arena, address, captured, original, stamp, n, state):
+def fail_at(arena, address, captured, original, timestamp, n, state):
     """Fail on the packet number state[0] that this thread sees; state[1] counts them."""
     for i in range(n):
         state[1] += 1
@@ -38,7 +39,7 @@ def fail_at(arena, address, captured, original, stamp, n, state):
     return 0
 
 
-class FailsAt:
+class FailsAt(Handler):
     name = "fails"
     process = staticmethod(fail_at)
 
@@ -78,8 +79,8 @@ def test_all_is_delivered_where_there_is_room(queues, threads, advanced):
         check_identity(rig.engine, received=total)
         assert rig.delivered == total
         summary = rig.engine.summary()
-        assert [queue.delivered_octets for queue in summary.queues] == [60 * 1000] * queues
-        assert [queue.received_octets for queue in summary.queues] == [60 * 1000] * queues
+        assert [queue.delivered_bytes for queue in summary.queues] == [60 * 1000] * queues
+        assert [queue.received_bytes for queue in summary.queues] == [60 * 1000] * queues
 
 
 @pytest.mark.parametrize("give_up", [False, True])
@@ -158,7 +159,20 @@ def test_failing_handler(tmp_path, advanced, writing):
         rig.stop()
         check_identity(rig.engine, received=600)
         assert "fails" in str(rig.engine.failure())
-        assert rig.delivered >= 100
+        assert rig.delivered >= 99
+
+
+@pytest.mark.parametrize("packet", [1, 100])
+def test_packets_behind_the_one_that_failed_are_not_delivered(packet):
+    """What a handler got to before it failed is delivered; the packet itself and those behind it are not."""
+    with Rig(Pipeline([FailsAt(packet)]), M=16, R=16) as rig:
+        rig.inject_copies(0, 150)
+        until(lambda: not rig.engine.running())
+        rig.stop()
+        check_identity(rig.engine, received=150)
+        assert rig.delivered == packet - 1
+        assert rig.engine.summary().queues[0].delivered_bytes == 60 * (packet - 1)
+        assert rig.drops() == {"unread_at_stop": 151 - packet}
 
 
 def test_failing_handler_that_keeps_going():
@@ -174,11 +188,10 @@ def test_failing_handler_that_keeps_going():
 
 
 @pytest.fixture
-def file_limit():
-    """Files of this process end at 100 kB, as on a full disk."""
+def limited():
+    """From its call on files of this process end at so many bytes, as on a full disk; so do kernels compiled then."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
-    yield 100_000
+    yield lambda most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
@@ -186,18 +199,22 @@ def file_limit():
     ("rate", "per_queue", "advanced"),
     [(None, False, False), (None, True, False), (200_000, False, False), (200_000, True, True)],
 )
-def test_file_that_cannot_grow(file_limit, tmp_path, rate, per_queue, advanced):
+def test_file_that_cannot_grow(limited, tmp_path, rate, per_queue, advanced):
     """A writer that fails half-way ends the run; the files hold whole packets, as many as the summary says."""
     writer = Writer(WriteConfig(path=str(tmp_path / "out.pcap"), format="pcap", per_queue=per_queue))
     handlers = [Paced(rate)] if rate else []
     with Rig(Pipeline(handlers, writer), queues=2, M=16, R=8, advanced=advanced) as rig:
-        sent = 0
-        while rig.engine.running() and sent < 100_000:
+        file_limit, sent = 100_000, 0
+        limited(file_limit)
+
+        def has_ended() -> bool:
+            nonlocal sent
             for queue in range(2):
                 rig.inject_copies(queue, 60, size=1000)
             sent += 120
-            time.sleep(0.005)
-        assert not rig.engine.running()
+            return not rig.engine.running()
+
+        until(has_ended, 30)
         rig.inject_copies(0, 60)
         rig.stop()
         check_identity(rig.engine, received=sent + 60)
@@ -263,8 +280,6 @@ def test_any_run(queues, M, R, threads, advanced, limit, give_up, ring, rate, bu
 
 def test_a_start_that_fails_leaves_no_thread():
     """A CPU that is not there is refused, and the threads that were started before it have ended."""
-    before = threading.active_count()
-    rig = Rig(Pipeline([], None), queues=2, cpus=(100_000,))
-    with pytest.raises(UsageError, match="CPU 100000"):
+    rig = Rig(Pipeline([], None), queues=2, cpus=((100_000,),))
+    with leaves_no_thread(), pytest.raises(UsageError, match="CPU 100000"):
         rig.engine.start()
-    until(lambda: threading.active_count() <= before)

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wirecap.errors import UsageError
-from wirecap.files.feed import Progress, Streamed
-from wirecap.files.reader import CaptureFile, open_capture
+from wirecap.files.reader import CaptureFile, Progress, Streamed, Words, open_capture
 
 
 @dataclass(frozen=True)
@@ -73,17 +72,17 @@ class Rows:
         self.address = np.zeros(limit, dtype=np.int64)
         self.captured = np.zeros(limit, dtype=np.uint32)
         self.original = np.zeros(limit, dtype=np.uint32)
-        self.stamp = np.zeros(limit, dtype=np.int64)
+        self.timestamp = np.zeros(limit, dtype=np.int64)
 
     def fill(self, file: CaptureFile, timeout_s: float | None = None) -> tuple[int, Progress]:
-        return file.fill(self.address, self.captured, self.original, self.stamp, self.limit, timeout_s)
+        return file.fill(self.address, self.captured, self.original, self.timestamp, self.limit, timeout_s)
 
     def packets(self, file: CaptureFile, n: int) -> Iterator[Packet]:
         which = int(file.state[7])
         for k in range(n):
             start = int(self.address[k])
             data = file.arena[start : start + int(self.captured[k])].tobytes()
-            yield Packet(data, int(self.original[k]), int(self.stamp[k]), which)
+            yield Packet(data, int(self.original[k]), int(self.timestamp[k]), which)
 
 
 def take_all(file: CaptureFile, limit: int = 5) -> Iterator[Packet]:
@@ -130,5 +129,24 @@ class Chopped:
     def close(self) -> None: ...
 
 
+class SmallBlocks(Streamed):
+    """Blocks that stay as small as they are, so that few packets fill them."""
+
+    def enlarge(self, state: Words, block_bytes: int) -> None:
+        pass
+
+
 def stream(data: bytes, sizes: list[int], block_bytes: int, blocks: int = 3) -> CaptureFile:
-    return CaptureFile("stream", Streamed(Chopped(data, sizes), block_bytes, blocks))
+    return CaptureFile("stream", SmallBlocks(Chopped(data, sizes), block_bytes, blocks))
+
+
+def options_of(data: bytes, order: str) -> list[tuple[int, bytes]]:
+    """(code, value) of a block's options."""
+    found, at = [], 0
+    while at < len(data):
+        code, length = struct.unpack_from(order + "HH", data, at)
+        if code == 0:
+            break
+        found.append((code, data[at + 4 : at + 4 + length]))
+        at += 4 + length + -length % 4
+    return found

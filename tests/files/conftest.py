@@ -9,13 +9,13 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from wirecap.kernels import jit
+from wirecap.kernels.base import jit
 
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled() -> None:
-    import wirecap.kernels.pcap_read
-    import wirecap.kernels.pcap_write
+    import wirecap.kernels.file.read
+    import wirecap.kernels.file.write
 
-    jit.prepare([wirecap.kernels.pcap_read.scan])
-    jit.prepare([wirecap.kernels.pcap_write.put_chunk, wirecap.kernels.pcap_write.whole_records])
+    jit.prepare([wirecap.kernels.file.read.scan])
+    jit.prepare([wirecap.kernels.file.write.whole_records])

@@ -7,16 +7,16 @@ from fractions import Fraction
 from pathlib import Path
 
 import capture_bytes as cb
+import cypcap
 import numpy as np
 import pytest
 from capture_bytes import Packet
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wirecap.files.feed import Progress
-from wirecap.files.interface import Interface
-from wirecap.files.reader import open_capture
-from wirecap.kernels import scan_state as at
+from wirecap.files.headers import Interface
+from wirecap.files.reader import Progress, open_capture
+from wirecap.kernels.file import read as at
 
 pytestmark = pytest.mark.kernel
 on_files = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -53,36 +53,54 @@ def test_kuznetzov_pcap_comes_back(tmp_path: Path) -> None:
 
 def expected_ns(ticks: int, resolution: int, offset_s: int) -> Fraction:
     """The time by the specification, exactly."""
-    unit = Fraction(1, 2 ** (resolution & 0x7F)) if resolution & 0x80 else Fraction(1, 10**resolution)
+    unit = Fraction(1, 2 ** (resolution & 0x7F) if resolution & 0x80 else 10**resolution)
     return ticks * unit * 10**9 + offset_s * 10**9
 
 
-@pytest.mark.parametrize("order", "<>")
-@pytest.mark.parametrize("resolution", [0, 3, 6, 7, 9, 10, 12, 18, 0x80, 0x80 + 10, 0x80 + 20, 0x80 + 32, 0x80 + 40])
-@pytest.mark.parametrize("offset_s", [0, 1_700_000_000, -3600])
-def test_times_of_every_resolution(tmp_path: Path, order: str, resolution: int, offset_s: int) -> None:
-    """if_tsresol and if_tsoffset give the right ns, to the nanosecond below."""
-    unit = 2 ** (resolution & 0x7F) if resolution & 0x80 else 10**resolution
-    ticks = [0, 1, unit - 1, unit, min(12345 * unit + unit // 3, 2**63 - 1), 2**31, 999]
-    options = cb.option(order, 9, bytes([resolution])) + cb.option(order, 14, struct.pack(order + "q", offset_s))
-    blocks = [cb.enhanced(order, 0, tick, b"x", 1) for tick in ticks]
-    (tmp_path / "a").write_bytes(cb.section(order) + cb.interface(order, options=options) + b"".join(blocks))
-    for packet, tick in zip(cb.read(tmp_path / "a"), ticks, strict=True):
-        assert 0 <= expected_ns(tick, resolution, offset_s) - packet.ns <= 1
+def boundary_ticks(resolution: int, offset_s: int) -> set[int]:
+    """Ticks around every edge: of the second, of 2**63, of the epoch, and of the times that int64 ns can hold."""
+    per_s = 2 ** (resolution & 0x7F) if resolution & 0x80 else 10**resolution
+    edges = [0, per_s, 12345 * per_s + per_s // 3, 2**31, 2**32, 2**63, 2**64, -offset_s * per_s]
+    edges += [int((Fraction(sign * 2**63, 10**9) - offset_s) * per_s) for sign in (-1, 1)]
+    return {tick for edge in edges for tick in range(edge - 2, edge + 3) if 0 <= tick < 2**64}
+
+
+def nearest_ns(exact: Fraction) -> int:
+    """Rounded down, or the end of what int64 ns can hold."""
+    return max(at.EARLIEST_NS, min(at.LATEST_NS, exact.numerator // exact.denominator))
+
+
+@pytest.mark.parametrize("offset_s", [0, 1_700_000_000, -3600, -(10**9), -(10**10), 10**10, -(2**63), 2**63 - 1])
+def test_times_of_every_resolution(offset_s: int) -> None:
+    """All 256 values of if_tsresol, unsigned ticks, offsets of both signs: the ns, rounded down, else the nearest."""
+    for resolution in range(256):
+        words = Interface(resolution=resolution, offset_s=offset_s).words()
+        for ticks in boundary_ticks(resolution, offset_s):
+            ns = int(at.to_ns(words, 0, np.uint64(ticks).astype(np.int64)))
+            assert ns == nearest_ns(expected_ns(ticks, resolution, offset_s)), (resolution, ticks)
 
 
 @given(ticks=st.integers(0, 2**64 - 1), resolution=st.integers(0, 255), offset_s=st.integers(-(2**63), 2**63 - 1))
 @settings(deadline=None, max_examples=300)
-def test_absurd_times_saturate(ticks: int, resolution: int, offset_s: int) -> None:
-    """Any time, resolution and offset gives int64 ns: the right one where it fits, else the nearest end."""
-    from wirecap.kernels.pcapng_read import to_ns
+def test_any_time(ticks: int, resolution: int, offset_s: int) -> None:
+    """Any time, resolution and offset gives the right ns, or the nearest end of int64."""
+    ns = int(
+        at.to_ns(Interface(resolution=resolution, offset_s=offset_s).words(), 0, np.uint64(ticks).astype(np.int64))
+    )
+    assert ns == nearest_ns(expected_ns(ticks, resolution, offset_s))
 
-    signed = np.uint64(ticks).astype(np.int64)
-    ns = int(to_ns(Interface(resolution=resolution, offset_s=offset_s).words(), 0, signed))
-    assert -(2**63) <= ns < 2**63
-    exact = expected_ns(int(signed), resolution, offset_s)
-    if abs(offset_s) < 2**31 and abs(exact) < 2**62 and resolution & 0x7F <= 27:
-        assert abs(exact - ns) <= 1
+
+@pytest.mark.parametrize("order", "<>")
+def test_times_out_of_reach_are_counted(tmp_path: Path, order: str) -> None:
+    """The options are read in either byte order, and a packet whose time int64 ns cannot hold is counted."""
+    options = cb.option(order, 9, b"\0") + cb.option(order, 14, struct.pack(order + "q", -(2**62)))
+    ticks = [2**62 + 5, 2**62 - 5, 0, 2**64 - 1, 2**62 + 9_223_372_036, 2**62 + 9_223_372_037]
+    blocks = [cb.enhanced(order, 0, tick, b"x", 1) for tick in ticks]
+    (tmp_path / "a").write_bytes(cb.section(order) + cb.interface(order, options=options) + b"".join(blocks))
+    with open_capture(str(tmp_path / "a")) as file:
+        times = [packet.ns for packet in cb.take_all(file)]
+        assert times == [5 * 10**9, -5 * 10**9, at.EARLIEST_NS, at.LATEST_NS, 9_223_372_036 * 10**9, at.LATEST_NS]
+        assert file.state[at.OUTSIDE] == 3
 
 
 @st.composite
@@ -225,11 +243,11 @@ def test_interfaces_are_known_before_the_first_packet(tmp_path: Path) -> None:
 
 def test_link_types_as_libpcap_numbers_them(tmp_path: Path) -> None:
     """An interface's dlt is what libpcap makes of the file's link type."""
-    pcapy = pytest.importorskip("pcapy")
     for linktype in [*range(12), *range(99, 110), 113, 127, 276]:
         header = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, linktype)
         (tmp_path / "a").write_bytes(header)
-        assert Interface(linktype).dlt == pcapy.open_offline(str(tmp_path / "a")).datalink()
+        with cypcap.open_offline(str(tmp_path / "a")) as file:
+            assert Interface(linktype).dlt == int(file.datalink())
 
 
 def test_a_pipe_is_read_as_it_comes() -> None:

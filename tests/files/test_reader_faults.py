@@ -137,8 +137,13 @@ def test_noise_never_crashes(tmp_path: Path, noise: bytes, magic: bytes) -> None
     [
         (b"", "is empty"),
         (b"\xd4\xc3\xb2\xa1\x02\x00", "cut in its header: 6 of 24 bytes"),
-        (b"BZh91AY&SY", "bzip2"),
-        (b"\xfd7zXZ\x00\x00", "xz file"),
+        (b"BZh91AY&SY", "the compressed data ends early"),
+        (b"BZh9" + bytes(40), "damaged bzip2 data"),
+        (b"\xfd7zXZ\x00\x00", "the compressed data ends early"),
+        (b"\xfd7zXZ\x00" + bytes(40), "damaged xz data"),
+        (b"\x04\x22\x4d\x18" + bytes(40), "damaged lz4 data"),
+        (b"\x02\x21\x4c\x18" + bytes(40), "lz4 file of the legacy format"),
+        (b"\x5d\0\0\x80\0" + bytes(40), "lzma file"),
         (b"snoop\0\0\0\0\0\0\2", "snoop"),
         (b"hello, this is a text\n", "text"),
         (b"\x7fELF\2\1\1", "ELF"),
@@ -228,3 +233,8 @@ def test_paths_that_cannot_be_opened(tmp_path: Path) -> None:
         open_capture(str(tmp_path / "missing"))
     with pytest.raises(UsageError, match="Is a directory"):
         open_capture(str(tmp_path))
+
+
+def test_an_empty_name_is_refused():
+    with pytest.raises(UsageError, match="the capture file has no name"):
+        open_capture("")

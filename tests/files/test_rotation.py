@@ -11,9 +11,9 @@ from pathlib import Path
 import capture_bytes as cb
 import pytest
 
-from wirecap.config import WriteConfig
+from wirecap.config.capture import WriteConfig
 from wirecap.errors import UsageError
-from wirecap.files.rotation import NO_LIMIT, Action, Rotation, compression_of, format_of, queue_path
+from wirecap.files.rotation import Action, Rotation, compression_of, format_of, queue_path
 
 SECOND = 10**9
 T0 = 1_700_000_000 * SECOND + 250_000_000  # 2023-11-14 22:13:20.25 UTC
@@ -134,17 +134,26 @@ def test_files_are_dumpcaps(
 
 
 def test_tcpdump_rotates_by_whole_seconds() -> None:
-    """-G counts the clock's seconds, as the names do, and begins a file for a packet only."""
+    """-G counts the clock's seconds, as the names do, and begins a file at its time, packets or not."""
     rotation = Rotation(WriteConfig(path="a_%H%M%S.pcap", split_ns=10 * SECOND), T0)
     assert rotation.path == "a_221320.pcap"
     assert rotation.split_end_ns == T0 - T0 % SECOND + 10 * SECOND
     assert rotation.decide(24, 0, T0 + 9 * SECOND, True) is Action.GO_ON
     early = T0 + 9_750_000_000
-    assert rotation.decide(24, 0, early, False) is Action.GO_ON
+    assert rotation.deadline_ns == rotation.split_end_ns
+    assert rotation.decide(24, 0, early, False) is Action.NEXT_FILE
     assert rotation.decide(24, 0, early, True) is Action.NEXT_FILE
     assert rotation.next_file(early) is None
     assert rotation.path == "a_221330.pcap"
-    assert rotation.deadline_ns == NO_LIMIT
+    assert rotation.deadline_ns == T0 - T0 % SECOND + 20 * SECOND
+
+
+@pytest.mark.parametrize("name", ["a.pcap", "a_%H.pcap"])
+def test_a_name_that_stays_the_same(name: str) -> None:
+    """A file that the next one would overwrite is ended by a packet only: a quiet line must not empty it."""
+    rotation = Rotation(WriteConfig(path=name, split_ns=10 * SECOND), T0)
+    assert rotation.decide(24, 9, T0 + 10 * SECOND, False) is Action.GO_ON
+    assert rotation.decide(24, 9, T0 + 10 * SECOND, True) is Action.NEXT_FILE
 
 
 def test_tcpdump_ends_after_the_last_file_of_g() -> None:
@@ -152,7 +161,7 @@ def test_tcpdump_ends_after_the_last_file_of_g() -> None:
     rotation = Rotation(WriteConfig(path="a_%S", split_ns=10 * SECOND, split_files=2), T0)
     assert rotation.decide(24, 5, T0 + 10 * SECOND, True) is Action.NEXT_FILE
     rotation.next_file(T0 + 10 * SECOND)
-    assert rotation.deadline_ns == T0 + 20 * SECOND
+    assert rotation.deadline_ns == T0 - T0 % SECOND + 20 * SECOND
     assert rotation.decide(24, 5, T0 + 19 * SECOND, False) is Action.GO_ON
     assert rotation.decide(24, 5, T0 + 20 * SECOND, False) is Action.STOP
 
@@ -188,6 +197,17 @@ def test_dumpcap_intervals_are_multiples_of_the_clock() -> None:
     rotation = Rotation(WriteConfig(path="a.pcapng", ring_ns=60 * SECOND), T0)
     assert rotation.deadline_ns == T0 + 60 * SECOND
     assert rotation.decide(24, 0, T0 + 60 * SECOND, False) is Action.NEXT_FILE
+
+
+def test_a_clock_that_is_set_back_holds_no_file_open() -> None:
+    """The file's time begins anew with -b; with -G it goes on to its moment, since its names would come again."""
+    hour = 3600 * SECOND
+    rotation = Rotation(WriteConfig(path="a.pcapng", ring_ns=60 * SECOND, ring_interval_ns=300 * SECOND), T0)
+    assert rotation.decide(24, 0, T0 - hour, True) is Action.GO_ON
+    assert rotation.deadline_ns == T0 - hour + 60 * SECOND
+    assert rotation.decide(24, 0, T0 - hour + 60 * SECOND, True) is Action.NEXT_FILE
+    rotation = Rotation(WriteConfig(path="a_%H%M%S.pcapng", split_ns=60 * SECOND), T0)
+    assert rotation.decide(24, 0, T0 - hour + 60 * SECOND, True) is Action.GO_ON
 
 
 def test_dumpcap_stops_after_its_files_by_time() -> None:
@@ -253,6 +273,14 @@ def test_the_name_says_the_form(path: str, form: str, compression: str) -> None:
     assert (format_of(path), compression_of(path)) == (form, compression)
 
 
+@pytest.mark.parametrize(("path", "hint"), [("a.parquet", "wirecap convert"), ("a.parquet.GZ", "FILE.parquet")])
+def test_packets_are_no_parquet(path: str, hint: str) -> None:
+    """A name of Parquet never becomes a capture file, compressed or not."""
+    with pytest.raises(UsageError) as refused:
+        format_of(path)
+    assert hint in refused.value.hint
+
+
 def test_names_of_queues() -> None:
     """A file for each queue is named after its interface and number."""
     assert queue_path("d.x/out.pcapng.gz", "eth1", 3) == "d.x/out_eth1_3.pcapng.gz"
@@ -269,5 +297,5 @@ def test_a_next_file_that_cannot_be_made(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, "-m", "wirecap", *command], capture_output=True, text=True, check=False)
     assert ended.returncode == 1
     assert "out.pcap1: Is a directory" in ended.stderr
-    assert "101 packets captured" in ended.stderr
+    assert "101 packets read" in ended.stderr
     assert (tmp_path / "out.pcap").read_bytes() == cb.pcap(packets[:101])

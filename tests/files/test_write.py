@@ -15,8 +15,10 @@ from capture_bytes import Packet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wirecap.files import pcap, pcapng
-from wirecap.kernels.pcap_write import PCAP_NS, PCAP_US, PCAPNG_NS, put_chunk, whole_records
+from wirecap.files import headers
+from wirecap.kernels.base.jit import kernel, prepare
+from wirecap.kernels.base.kinds import byte_array, i64, lengths, none, words
+from wirecap.kernels.file.write import PCAP_NS, PCAP_US, PCAPNG_FLAGS, PCAPNG_NS, packet_room, put_packet, whole_of
 
 packets_ns = st.lists(
     st.builds(
@@ -27,22 +29,52 @@ packets_ns = st.lists(
     ),
     max_size=12,
 )
-layouts = st.sampled_from([PCAP_US, PCAP_NS, PCAPNG_NS])
+layouts = st.sampled_from([PCAP_US, PCAP_NS, PCAPNG_NS, PCAPNG_FLAGS])
 NO_LIMIT = 1 << 62
+
+
+@kernel(none(i64, byte_array, words, i64, byte_array, words, lengths, lengths, words, i64, i64, i64, i64))
+def put_chunk(
+    layout, out, place, full, arena, address, captured, original, timestamp, first, n, snaplen, interface
+):  # fmt: skip
+    """Write packets first..n-1 of a row into out[place[1]:] until one does not fit or the position is full or more.
+
+    place becomes (index of the first packet not written, position after the last one written).
+    """
+    end, position = len(out), place[1]
+    place[0] = n
+    for k in range(first, n):
+        length = np.int64(captured[k])
+        if position >= full or position + packet_room(layout, length, snaplen) > end:
+            place[0] = k
+            break
+        position = put_packet(
+            layout, out, position, arena, address[k], length, np.int64(original[k]), timestamp[k], snaplen, interface
+        )
+    place[1] = position
+
+
+def flags_before(packet: Packet) -> int:
+    """What stands before a packet's bytes in the arena."""
+    return packet.original % 18
 
 
 def put(layout: int, packets: list[Packet], snaplen: int, room: int, full: int = NO_LIMIT, interface: int = 0):
     """(bytes, packets put) of one put_chunk into a buffer of so many bytes, full of dirt."""
+    prepare([put_chunk])
     n = len(packets)
-    arena = np.frombuffer(bytearray(b"".join(p.data for p in packets) + b"\xee"), dtype=np.uint8)
+    before = (bytes([flags_before(p)]) + p.data for p in packets)
+    arena = np.frombuffer(bytearray(b"".join(before) + b"\xee"), dtype=np.uint8)
     captured = np.array([len(p.data) for p in packets], dtype=np.uint32)
-    address = np.concatenate([[0], np.cumsum(captured)[:-1]]).astype(np.int64) if n else np.zeros(0, np.int64)
+    address = np.cumsum(np.array([1] + [len(p.data) + 1 for p in packets], np.int64))[:n]
     original = np.array([p.original for p in packets], dtype=np.uint32)
-    stamp = np.array([p.ns for p in packets], dtype=np.int64)
+    timestamp = np.array([p.ns for p in packets], dtype=np.int64)
     out = np.full(room, 0xEE, dtype=np.uint8)
-    k, position = put_chunk(layout, out, 0, full, arena, address, captured, original, stamp, 0, n, snaplen, interface)
+    place = np.zeros(2, np.int64)
+    put_chunk(layout, out, place, full, arena, address, captured, original, timestamp, 0, n, snaplen, interface)
+    k, position = place.tolist()
     assert (out[position:] == 0xEE).all()
-    return out[:position].tobytes(), int(k)
+    return out[:position].tobytes(), k
 
 
 def expected(layout: int, packets: list[Packet], snaplen: int, interface: int = 0) -> list[bytes]:
@@ -52,6 +84,9 @@ def expected(layout: int, packets: list[Packet], snaplen: int, interface: int = 
         data = p.data[:snaplen]
         if layout == PCAPNG_NS:
             records.append(cb.enhanced("<", interface, p.ns, data, p.original))
+        elif layout == PCAPNG_FLAGS:
+            flags = cb.option("<", 2, struct.pack("<I", flags_before(p))) + cb.option("<", 0, b"")
+            records.append(cb.enhanced("<", interface, p.ns, data, p.original, flags))
         else:
             records.append(cb.pcap([Packet(data, p.original, p.ns)], tick_ns=1000 if layout == PCAP_US else 1)[24:])
     return records
@@ -86,8 +121,8 @@ def test_whole_records_are_found(layout: int, packets: list[Packet], cut: int) -
     for record in records:
         ends.append(ends[-1] + len(record))
     whole = sum(position <= end for position in ends) - 1
-    octets = sum(len(packet.data) for packet in packets[:whole])
-    assert tuple(map(int, whole_records(layout, written, 5, end))) == (ends[whole], whole, octets)
+    data = sum(len(packet.data) for packet in packets[:whole])
+    assert whole_of(layout, written, 5, end, 0) == (ends[whole], whole, data)
 
 
 @pytest.mark.kernel
@@ -95,7 +130,7 @@ def test_whole_records_walks_over_other_blocks() -> None:
     """Statistics and descriptions count as records without a packet."""
     blocks = [cb.interface(), cb.enhanced("<", 0, 1, b"abc", 3), cb.block("<", 5, bytes(12)), bytes(9)]
     written = np.frombuffer(bytearray(b"".join(blocks)), dtype=np.uint8)
-    assert tuple(map(int, whole_records(PCAPNG_NS, written, 0, len(written)))) == (len(written) - 9, 1, 3)
+    assert whole_of(PCAPNG_NS, written, 0, len(written), 0) == (len(written) - 9, 1, 3)
 
 
 @pytest.mark.kernel
@@ -114,9 +149,9 @@ def test_times_outside_the_format_do_no_harm(ns: int) -> None:
 def test_a_written_file_is_read_back(tmp_path_factory: pytest.TempPathFactory, layout: int, packets: list[Packet]):
     """The reader gets the packets that the writer put, to the resolution of the format."""
     path = tmp_path_factory.mktemp("written") / "a"
-    header = pcap.global_header(262144, 1, layout == PCAP_NS)
-    if layout == PCAPNG_NS:
-        header = pcapng.section_header("wirecap") + pcapng.interface_description("eth1", 262144)
+    header = headers.pcap_header(262144, 1, layout == PCAP_NS)
+    if layout >= PCAPNG_NS:
+        header = headers.section_header("wirecap") + headers.interface_description("eth1", 262144)
     path.write_bytes(header + put(layout, packets, 262144, 4000)[0])
     tick = 1000 if layout == PCAP_US else 1
     assert cb.read(path) == [Packet(p.data, p.original, p.ns - p.ns % tick) for p in packets]
@@ -140,16 +175,16 @@ def run(*command: str | Path) -> str:
 
 def described(tmp_path: Path) -> Path:
     """A pcapng file of two interfaces with everything that can be said of them."""
-    statistics = pcapng.Statistics(1_700_000_000_000_000_001, 1_700_000_009_000_000_002, 11, 2, 10, 3, 7)
+    statistics = headers.Statistics(1_700_000_000_000_000_001, 1_700_000_009_000_000_002, 11, 2, 10, 3, 7)
     packets = [Packet(bytes(14), 60, 1_700_000_001_123_456_789), Packet(bytes(61), 61, 1_700_000_002_000_000_000)]
     path = tmp_path / "a.pcapng"
     path.write_bytes(
-        pcapng.section_header("wirecap 1.2", comments=["für später"], os_name="Linux 6.18", cpu="a CPU")
-        + pcapng.interface_description("eth1", 262144, filter="tcp port 80", description="the left port")
-        + pcapng.interface_description("eth2", 96)
+        headers.section_header("wirecap 1.2", comments=["für später"], os_name="Linux 6.18", cpu="a CPU")
+        + headers.interface_description("eth1", 262144, filter="tcp port 80", description="the left port")
+        + headers.interface_description("eth2", 96)
         + put(PCAPNG_NS, packets, 262144, 4000, interface=1)[0]
-        + pcapng.interface_statistics(1, 1_700_000_009_000_000_003, statistics, "end")
-        + pcapng.interface_statistics(0, 1_700_000_009_000_000_003, pcapng.Statistics(received=5))
+        + headers.interface_statistics(1, 1_700_000_009_000_000_003, statistics, "end")
+        + headers.interface_statistics(0, 1_700_000_009_000_000_003, headers.Statistics(received=5))
     )
     return path
 
@@ -203,7 +238,7 @@ def test_tshark_reads_the_times_to_the_nanosecond(tmp_path: Path) -> None:
 @pytest.mark.parametrize("nanoseconds", [False, True])
 def test_tcpdump_reads_pcap(tmp_path: Path, nanoseconds: bool) -> None:
     """Both resolutions of pcap are read by tcpdump, with the times as they were put."""
-    header = pcap.global_header(65535, nanoseconds=nanoseconds)
+    header = headers.pcap_header(65535, nanoseconds=nanoseconds)
     layout = PCAP_NS if nanoseconds else PCAP_US
     (tmp_path / "a").write_bytes(
         header + put(layout, [Packet(bytes(60), 60, 1_700_000_001_123_456_789)], 65535, 100)[0]
@@ -214,7 +249,7 @@ def test_tcpdump_reads_pcap(tmp_path: Path, nanoseconds: bool) -> None:
 
 def test_long_texts_are_cut_to_what_an_option_holds() -> None:
     """An option's 65535 bytes are never exceeded, and a character is never halved."""
-    block = pcapng.interface_description("ü" * 40_000, 0)
+    block = headers.interface_description("ü" * 40_000, 0)
     (length,) = struct.unpack_from("<H", block, 18)
     assert length == 65534
     block[20 : 20 + length].decode()

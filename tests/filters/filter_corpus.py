@@ -8,13 +8,16 @@ import random
 from pathlib import Path
 
 import numpy as np
-import pcapy
 from hypothesis import strategies as st
 
-from wirecap.errors import UsageError
+from wirecap.errors import SystemCallError, UsageError
+from wirecap.filters import libpcap
 from wirecap.filters import opcodes as op
+from wirecap.filters.ebpf import standalone
 from wirecap.filters.expression import compile_filter
 from wirecap.filters.program import Program
+from wirecap.linux import bpf
+from wirecap.linux.asm import assemble
 
 EVERYDAY = (
     "", "ip", "ip6", "arp", "tcp", "udp", "icmp", "icmp6", "vlan", "tcp port 443", "udp port 53", "port 80",
@@ -35,7 +38,7 @@ EVERYDAY = (
 
 
 Trace = tuple[np.ndarray, list[np.ndarray]]
-"""The bytes of a capture file, and the rows address, captured, original and stamp (the packet's number)."""
+"""The bytes of a capture file, and the rows address, captured, original and timestamp (the packet's number)."""
 
 
 def _divide(operation: int) -> Program:
@@ -93,9 +96,9 @@ class _Grammar:
         return choose(kinds)()
 
     def address(self) -> str:
-        octet = self.random.randint
+        byte = self.random.randint
         return self.random.choice(
-            (f"192.168.{octet(0, 3)}.{octet(1, 254)}", f"10.{octet(0, 3)}.0.{octet(1, 20)}", "8.8.8.8")
+            (f"192.168.{byte(0, 3)}.{byte(1, 254)}", f"10.{byte(0, 3)}.0.{byte(1, 20)}", "8.8.8.8")
         )
 
     def number(self, depth: int) -> str:
@@ -127,17 +130,13 @@ def expressions(count: int = 500) -> tuple[str, ...]:
     return tuple(found)[:count]
 
 
-@functools.cache
 def interpreter() -> ctypes._CFuncPtr:
-    """libpcap's bpf_filter(program, packet, original, captured), from the library that pcapy-ng brings."""
-    folder = Path(pcapy.__file__).parent / "pcapy_ng.libs"
-    bundled = sorted(folder.glob("libpcap*")) if folder.exists() else []
-    library = ctypes.CDLL(str(bundled[0]) if bundled else pcapy.__file__)
-    library.bpf_filter.restype = ctypes.c_uint
-    library.bpf_filter.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
-    return library.bpf_filter
+    """libpcap's bpf_filter(program, packet, original, captured); the program has an instruction at least."""
+    function: ctypes._CFuncPtr = libpcap.library().bpf_filter
+    return function
 
 
+@functools.lru_cache(8)
 def c_program(program: Program) -> np.ndarray:
     """The program as an array of libpcap's struct bpf_insn."""
     return np.array(program.rows, np.dtype([("code", "u2"), ("jt", "u1"), ("jf", "u1"), ("k", "u4")]))
@@ -149,16 +148,33 @@ def libpcap_says(program: Program, packet: bytes, original: int | None = None) -
     return interpreter()(code.ctypes.data, packet, len(packet) if original is None else original, len(packet)) != 0
 
 
+@functools.cache
+def why_not() -> str:
+    """Why no XDP program can be loaded, or ""."""
+    try:
+        bpf.Program(assemble(standalone(compile_filter("")))).run(bytes(64))
+    except SystemCallError as error:
+        return str(error)
+    return ""
+
+
+def kernel_says(loaded: bpf.Program, packet: bytes) -> bool:
+    """Whether the kernel, which runs the program, accepts a packet."""
+    code, _ = loaded.run(packet)
+    assert code in (bpf.XDP_PASS, bpf.XDP_DROP)
+    return code == bpf.XDP_PASS
+
+
 def read_trace(path: Path) -> Trace:
     """The packets of a little-endian pcap file."""
-    octets = np.fromfile(path, np.uint8)
+    data = np.fromfile(path, np.uint8)
     rows, at = [], 24
-    while at + 16 <= len(octets):
-        captured, original = octets[at + 8 : at + 16].view("<u4").tolist()
+    while at + 16 <= len(data):
+        captured, original = data[at + 8 : at + 16].view("<u4").tolist()
         rows.append((at + 16, captured, original))
         at += 16 + captured
     address, captured, original = (np.array(column) for column in zip(*rows, strict=True))
-    return octets, [
+    return data, [
         address.astype(np.int64),
         captured.astype(np.uint32),
         original.astype(np.uint32),
@@ -168,14 +184,14 @@ def read_trace(path: Path) -> Trace:
 
 def snapped(rows: list[np.ndarray], seed: int) -> list[np.ndarray]:
     """The same packets, each cut at a random length, many of them within their headers; some lose the original too."""
-    address, captured, original, stamp = rows
+    address, captured, original, timestamp = rows
     generator = np.random.default_rng(seed)
     limit = generator.choice([14, 20, 34, 38, 54, 58, 66, 80, 96, 128], len(address)) + generator.integers(
         -4, 5, len(address)
     )
     captured = np.minimum(captured, limit).astype(np.uint32)
     original = np.where(generator.random(len(address)) < 0.3, captured, original).astype(np.uint32)
-    return [address, captured, original, stamp]
+    return [address, captured, original, timestamp]
 
 
 @st.composite

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 import pytest
-from filter_corpus import DIVIDE, EVERYDAY, REMAINDER, SHIFT, Trace, expressions, libpcap_says, programs
+from filter_corpus import (
+    DIVIDE,
+    EVERYDAY,
+    REMAINDER,
+    SHIFT,
+    Trace,
+    expressions,
+    kernel_says,
+    libpcap_says,
+    programs,
+    why_not,
+)
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from wirecap.errors import SystemCallError, UsageError
+from wirecap.errors import UsageError
 from wirecap.filters import opcodes as op
 from wirecap.filters.ebpf import TURNS, standalone, translate
 from wirecap.filters.expression import compile_filter
@@ -22,34 +31,19 @@ SHORTEST, LONGEST = 14, 3000
 """Bytes that BPF_PROG_TEST_RUN takes in one piece: an Ethernet header, about a page."""
 
 
-@functools.cache
-def why_not() -> str:
-    try:
-        bpf.Program(assemble(standalone(compile_filter("")))).run(bytes(64))
-    except SystemCallError as error:
-        return str(error)
-    return ""
-
-
 @pytest.fixture(autouse=True)
 def _needs_bpf():
     if why_not():
         pytest.skip(f"no XDP program can be loaded: {why_not()}")
 
 
-def kernel_says(loaded: bpf.Program, packet: bytes) -> bool:
-    code, _ = loaded.run(packet)
-    assert code in (bpf.XDP_PASS, bpf.XDP_DROP)
-    return code == bpf.XDP_PASS
-
-
 def sample(trace: Trace, count: int) -> list[bytes]:
     """Packets spread over the trace, some of them cut."""
-    octets, (address, captured, _, _) = trace
+    data, (address, captured, _, _) = trace
     packets = []
     for number, i in enumerate(np.linspace(0, len(address) - 1, count).astype(int).tolist()):
         cut = (LONGEST, LONGEST, 14, 33, 34, 41, 53, 54, 57, 61)[number % 10]
-        packets.append(octets[address[i] : address[i] + min(int(captured[i]), cut)].tobytes())
+        packets.append(data[address[i] : address[i] + min(int(captured[i]), cut)].tobytes())
     return [packet for packet in packets if len(packet) >= SHORTEST]
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+
+import numpy as np
 import pytest
 from filter_corpus import EVERYDAY, libpcap_says, programs
 from hypothesis import given
@@ -9,12 +13,14 @@ from hypothesis import strategies as st
 
 from wirecap.filters import opcodes as op
 from wirecap.filters.expression import compile_filter
-from wirecap.filters.in_socket import WHOLE, fits, reach, socket_program
-from wirecap.traffic import frames
+from wirecap.filters.in_socket import LONGEST_PROGRAM, WHOLE, fits, reach, socket_program
+from wirecap.filters.program import Program
+from wirecap.traffic import synthetic
 
+SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 PACKETS = [
-    frames.udp(1400), frames.udp(60, source_port=443), bytes(14), b"\xff" * 200,
-    frames.udp(700)[:14] + b"\x4f" + frames.udp(700)[15:],  # the longest IP header
+    synthetic.udp(1400), synthetic.udp(60, source_port=443), bytes(14), b"\xff" * 200,
+    synthetic.udp(700)[:14] + b"\x4f" + synthetic.udp(700)[15:],  # the longest IP header
 ]  # fmt: skip
 
 
@@ -60,3 +66,17 @@ def test_loops_stay_out_of_the_kernel():
     """The kernel takes no jumps backward."""
     assert fits(compile_filter("tcp port 80"))
     assert not fits(compile_filter("ip6 protochain 6"))
+
+
+def test_what_is_too_long_stays_out_of_the_kernel():
+    """A socket takes BPF_MAXINSNS instructions, those before the filter included."""
+    load = (op.LD | op.W | op.LEN, 0, 0, 0)
+    longest = Program.of([load] * (LONGEST_PROGRAM - 1) + [(op.RET | op.A, 0, 0, 0)])
+    assert fits(longest)
+    assert not fits(Program.of([load, *longest.rows]))
+    for direction, loopback in (("in", 0), ("out", 0), ("inout", 1)):
+        rows = socket_program(longest, WHOLE, direction, loopback)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+            code = np.array(rows, [("code", "u2"), ("jt", "u1"), ("jf", "u1"), ("k", "u4")])
+            own.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HxxxxxxQ", len(rows), code.ctypes.data))
+            assert len(rows) <= 4096

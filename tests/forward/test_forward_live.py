@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import threading
@@ -12,7 +13,7 @@ from contextlib import ExitStack
 import dpkt
 import pytest
 
-from forward_rig import EXAMPLE, MTU, Running, by_flow, caught, frames_of, receiving_in_order, replay, tcpdump
+from forward_rig import EXAMPLE, LEAVE, MTU, Running, by_flow, caught, frames_of, receiving_in_order, replay, tcpdump
 from rig import Wire, flow_frames, until
 from wirecap.linux import netlink, netns
 
@@ -24,7 +25,7 @@ def test_a_real_trace_goes_through(testbed, mixed_trace, tmp_path, mode):
     bed = testbed(queues=1, nics=2, mtu=MTU)
     near, far = bed.nics
     with (
-        Running(bed, near.inside, far.inside, "--cell", "4096", "--mode", mode) as forward,
+        Running(bed, near.inside, far.inside, "--cell", "4096", "--mode", mode, *LEAVE) as forward,
         tcpdump(far.outside, tmp_path / "far.pcap") as dump,
     ):
         replay(near.outside, mixed_trace)
@@ -41,7 +42,7 @@ def test_both_directions_at_once(testbed, mixed_trace, tmp_path):
     bed = testbed(queues=4, nics=2, mtu=MTU)
     one, other = bed.nics
     with ExitStack() as stack:
-        forward = stack.enter_context(Running(bed, one.inside, other.inside, "--both", "--cell", "4096"))
+        forward = stack.enter_context(Running(bed, one.inside, other.inside, "--both", "--cell", "4096", *LEAVE))
         for nic in bed.nics:
             stack.enter_context(receiving_in_order(nic.outside))
         dumps = [stack.enter_context(tcpdump(nic.outside, tmp_path / nic.outside)) for nic in bed.nics]
@@ -56,10 +57,39 @@ def test_both_directions_at_once(testbed, mixed_trace, tmp_path):
     assert summary["packets"]["forwarded"] == 2 * len(sent)
     assert summary["packets"]["drops"] == {}
     assert summary["packets"]["reordered"] == 0
+    assert summary["directions"] == [
+        {"from": near.inside, "to": [far.inside], "received": len(sent), "forwarded": len(sent)}
+        for near, far in ((one, other), (other, one))
+    ]
     assert [sorted(side) == sorted(sent) for side in found] == [True, True]
     flows = by_flow(sent)
     assert len(flows) > 1000
     assert [key for side in map(by_flow, found) for key in flows if side.get(key) != flows[key]] == []
+
+
+@pytest.mark.live("tcpdump")
+@pytest.mark.parametrize("mode", ["native", "generic"])
+def test_jumbo_frames_go_through(testbed, tmp_path, mode):
+    """Frames that take several cells pass each other both ways, byte for byte, each counted once."""
+    bed = testbed(queues=1, nics=2, mtu=9000)
+    chance = random.Random(9)
+    sent = []
+    for way in range(2):
+        sizes = [chance.choice([60, 1514, 1792, 1793, 9014, chance.randrange(60, 9014)]) for _ in range(400)]
+        sent.append([flow_frames(1, 60, first=way)[0][:50] + chance.randbytes(size - 50) for size in sizes])
+    with ExitStack() as stack:
+        inside = [nic.inside for nic in bed.nics]
+        forward = stack.enter_context(Running(bed, *inside, "--both", "--xdp-mode", mode, *LEAVE))
+        dumps = [stack.enter_context(tcpdump(nic.outside, tmp_path / nic.outside)) for nic in bed.nics]
+        wires = [stack.enter_context(Wire(nic.outside)) for nic in bed.nics]
+        for one, other in zip(*sent, strict=True):
+            wires[0].send([one])
+            wires[1].send([other])
+        found = [caught(d, tmp_path / nic.outside, 400) for d, nic in zip(dumps, bed.nics, strict=True)]
+        summary = forward.end()
+    assert summary["packets"]["received"] == summary["packets"]["forwarded"] == 800
+    assert summary["packets"]["drops"] == {}
+    assert found == sent[::-1]
 
 
 def network_of(frame: bytes) -> tuple[int, int]:
@@ -73,20 +103,20 @@ def network_of(frame: bytes) -> tuple[int, int]:
 def routed(frame: bytes, vlan: int) -> bytes | None:
     """What examples/router.py makes of a frame: ttl, then next_hop, then tag; None where it is too old."""
     kind, at = network_of(frame)
-    octets = bytearray(frame)
+    data = bytearray(frame)
     if kind == dpkt.ethernet.ETH_TYPE_IP and len(frame) >= at + 20:
         if frame[at + 8] <= 1:
             return None
         end = at + (frame[at] & 15) * 4
-        octets[at + 8] -= 1
-        octets[at + 10 : at + 12] = bytes(2)
-        octets[at + 10 : at + 12] = dpkt.in_cksum(bytes(octets[at:end])).to_bytes(2, "big")
+        data[at + 8] -= 1
+        data[at + 10 : at + 12] = bytes(2)
+        data[at + 10 : at + 12] = dpkt.in_cksum(bytes(data[at:end])).to_bytes(2, "big")
     elif kind == dpkt.ethernet.ETH_TYPE_IP6 and len(frame) >= at + 40 and frame[at] >> 4 == 6:
         if frame[at + 7] <= 1:
             return None
-        octets[at + 7] -= 1
-    octets[:12] = bytes.fromhex("020000000002 020000000001")
-    return bytes(octets[:12] + b"\x81\0" + vlan.to_bytes(2, "big") + octets[12:])
+        data[at + 7] -= 1
+    data[:12] = bytes.fromhex("020000000002 020000000001")
+    return bytes(data[:12] + b"\x81\0" + vlan.to_bytes(2, "big") + data[12:])
 
 
 @pytest.mark.live("tcpreplay", "tcpdump")
@@ -104,7 +134,7 @@ def test_handlers_change_packets_on_their_way(testbed, mixed_trace, tmp_path):
         for number, frame in enumerate(sent):
             writer.writepkt(frame, number * 1e-5)
     with (
-        Running(bed, near.inside, far.inside, "--cell", "4096", *row) as forward,
+        Running(bed, near.inside, far.inside, "--cell", "4096", *row, *LEAVE) as forward,
         tcpdump(far.outside, tmp_path / "far.pcap") as dump,
     ):
         replay(near.outside, trace, "--mbps=200")
@@ -142,22 +172,22 @@ def test_an_outgoing_nic_that_goes_down_and_comes_back(testbed, end):
     bed = testbed(queues=1, nics=2)
     near, far = bed.nics
     place = (bed.name, far.inside) if end == "inside" else (None, far.outside)
-    with Running(bed, near.inside, far.inside, "-R", "20", "--tx-wait", "1ms") as forward, Wire(near.outside) as wire:
+    with Running(bed, near.inside, far.inside, "--tx-wait", "1ms") as forward, Wire(near.outside) as wire:
         wire.send(flow_frames(1000))
         time.sleep(0.3)
         set_up(*place, up=False)
-        wire.send(flow_frames(20_000, first=1000))
+        wire.send(flow_frames(12_000, first=1000))  # which the pool has room for, however busy the machine is
         time.sleep(0.3)
         set_up(*place, up=True)
         time.sleep(0.3)
-        wire.send(flow_frames(1000, first=21_000))
+        wire.send(flow_frames(1000, first=13_000))
         time.sleep(0.3)
         summary = forward.end()
     packets = summary["packets"]
-    assert packets["received"] == 22_000
+    assert packets["received"] == 14_000
     assert packets["forwarded"] >= 2000
     assert set(packets["drops"]) <= {"tx_ring_full", "tx_refused"}
-    assert packets["dropped"] > 15_000
+    assert packets["dropped"] > 9_000
 
 
 @pytest.mark.live

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from forward_rig import EXAMPLE, MTU, Running, caught, flow_of, frames_of, replay, tcpdump, whole
+from forward_rig import EXAMPLE, LEAVE, MTU, Running, caught, flow_of, frames_of, replay, tcpdump, whole
 from rig import Wire, flow_frames, until
 from wirecap.lab.far_end import FarEnd
+from wirecap.linux import metadata, netlink, netns
 
 
 @pytest.mark.live("tcpreplay", "tcpdump")
@@ -19,7 +20,9 @@ def test_a_fan_out_spreads_flows_over_tcpdumps(testbed, mixed_trace, tmp_path):
     near, *outs = bed.nics
     with ExitStack() as stack:
         names = ",".join(nic.inside for nic in outs)
-        forward = stack.enter_context(Running(bed, near.inside, "--to", names, "--balance", "flow", "--cell", "4096"))
+        forward = stack.enter_context(
+            Running(bed, near.inside, "--to", names, "--balance", "flow", "--cell", "4096", *LEAVE)
+        )
         dumps = [stack.enter_context(tcpdump(nic.outside, tmp_path / nic.outside)) for nic in outs]
         replay(near.outside, mixed_trace)
         sent = frames_of(mixed_trace)
@@ -87,3 +90,29 @@ def test_the_bare_ring_forwards_too(testbed, handlers):
     assert summary["packets"]["received"] == 20_000
     assert summary["packets"]["forwarded"] == arrived
     assert set(summary["packets"]["drops"]) <= {"ring_full", "tx_ring_full"}
+
+
+@pytest.mark.live
+def test_a_fan_out_by_the_hash_of_the_nic(testbed):
+    """Each flow leaves by one NIC, also where a handler has pushed a tag into the space that the hash lies in."""
+    bed = testbed(queues=2, nics=3)
+    near, *outs = bed.nics
+    index = netns.call(bed.name, netlink.index_of, near.inside)
+    if metadata.HASH not in netns.call(bed.name, metadata.offered, index):
+        pytest.skip("this kernel's veth tells no program of hashes")
+    names = ",".join(nic.inside for nic in outs)
+    counts = {}
+    for handler in ((), ("--handler", f"{EXAMPLE}:tag")):
+        with (
+            Running(bed, near.inside, "--to", names, "--balance", "nic", *handler) as forward,
+            FarEnd(outs[0].outside) as first,
+            FarEnd(outs[1].outside) as second,
+            Wire(near.outside) as wire,
+        ):
+            for turn in range(1, 4):
+                wire.send(flow_frames(200, 1400))
+                until(lambda turn=turn, first=first, second=second: first.packets + second.packets == turn * 200)
+                counts[handler, turn] = first.packets / turn
+            assert forward.end()["packets"]["drops"] == {}
+    assert len(set(counts.values())) == 1
+    assert 50 < min(counts.values()) < 150

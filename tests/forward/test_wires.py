@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 
+import dpkt
 import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 import wirecap
-from rig import Rig, counted, flow_frames, number_of, selection_of, until
-from wire_rig import WireRig, check_cells
+from rig import Gate, Rig, check_identity, counted, flow_frames, number_of, selection_of, until
+from wire_rig import PATIENT_NS, WireRig, check_cells
 from wirecap.handlers.pipeline import Pipeline
 from wirecap.handlers.pkt_handler import Paced
 from wirecap.handlers.table import bind
-from wirecap.kernels.jit import PURE
+from wirecap.kernels.base.jit import PURE
 from wirecap.source.wires import Output, WireTable
 
 pytestmark = pytest.mark.kernel
@@ -126,6 +127,38 @@ def test_filters_and_handlers_decide():
         rig.check(200)
 
 
+HEADERS = bytes.fromhex("0200000000010200000000020800 4500002e00000000401166b0 0a0000010a000002 03e807d0001a")
+UNFINISHED, FINISHED = 0x1400 + 0x3 + 17 + 26, 0xDFFF  # the pseudo-header's sum; RFC 768's checksum over zeros
+assert dpkt.in_cksum(bytes.fromhex("0a0000010a0000020011001a03e807d0001a") + bytes(20)) == FINISHED
+
+
+@wirecap.handler
+def keeps_finished(packet, state):
+    if packet.udp.checksum != FINISHED:
+        packet.drop()
+
+
+@wirecap.chunk_handler
+def python_keeps_finished(chunk):
+    chunk.drop([number for number in range(len(chunk)) if bytes(chunk[number])[40:42] != FINISHED.to_bytes(2, "big")])
+
+
+@pytest.mark.parametrize("handler", [keeps_finished, python_keeps_finished])
+@pytest.mark.parametrize("unfinished", [True, False])
+def test_handlers_get_finished_checksums(handler, unfinished):
+    """What a local stack left to its device is finished before the handlers, where that was asked for."""
+    frames = [HEADERS + value.to_bytes(2, "big") + bytes(18) for value in (UNFINISHED, FINISHED)]
+    with WireRig([bind(handler)], unfinished=unfinished) as rig:
+        rig.run_kernel()
+        rig.inject(0, frames)
+        settled(rig, 2)
+        assert rig.sent[0] == [frames[1]] * (1 + unfinished)
+        summary = {"packets": {}, "per_queue": []}
+        rig.forwarder.report(summary)
+        assert summary["packets"]["checksums_finished"] == unfinished
+        rig.check(2)
+
+
 def test_frames_that_the_nic_does_not_take_have_a_name():
     """A frame longer than the MTU, an Ethernet header and a VLAN tag is dropped as tx_too_long."""
     with WireRig(mtu=100) as rig:
@@ -164,13 +197,29 @@ def test_outputs_of_one_queue_share_its_wire():
 
 def test_least_load_fills_the_empty_wire():
     """With --tx-queue least a chunk takes the transmit queue that has the fewest frames under way."""
-    with WireRig(tx_queues=3, queue_by="least", M=8, R=16) as rig:
-        for chunk in range(6):
-            rig.inject(0, flow_frames(8, first=8 * chunk))
-            until(lambda chunk=chunk: rig.forwarder.unfinished(0) == 8 * chunk + 8)
-        assert [rig.transmit(wire) for wire in range(3)] == [16, 16, 16]
-        settled(rig, 48)
-        rig.check(48)
+    gate = Gate()
+    with WireRig([gate.handler], tx_queues=3, queue_by="least", M=8, R=16, timeout_ns=PATIENT_NS) as rig:
+        rig.inject(0, flow_frames(1))
+        until(lambda: gate.sizes == [1])
+        rig.inject(0, flow_frames(48, first=1))
+        until(lambda: rig.engine.depths() == [6])
+        gate.let_go(7)
+        until(lambda: rig.forwarder.unfinished(0) == 49)
+        assert gate.sizes == [1, *[8] * 6]
+        assert [rig.transmit(wire) for wire in range(3)] == [17, 16, 16]
+        settled(rig, 49)
+        rig.check(49)
+
+
+def test_a_packet_leaves_at_once():
+    """An idle forwarder sends a packet long before its chunk is full and its timeout is over."""
+    with WireRig(timeout_ns=PATIENT_NS) as rig:
+        for number in range(3):
+            rig.inject(0, flow_frames(1, first=number))
+            until(lambda number=number: rig.forwarder.unfinished(0) == number + 1, PATIENT_NS * 1e-9 / 2)
+        rig.transmit(0)
+        settled(rig, 3)
+        rig.check(3)
 
 
 def test_a_hash_keeps_a_flow_on_a_transmit_queue():
@@ -256,14 +305,14 @@ def changes(packet, state, what=0):
         packet.tcp.dst_port = 7
 
 
-@pytest.mark.parametrize(("what", "why"), [(0, "wirecap forward only"), (1, "wirecap forward only")])
-def test_a_capture_changes_nothing(what, why):
+@pytest.mark.parametrize("what", [0, 1])
+def test_a_capture_changes_nothing(what):
     """Where packets are not forwarded, an attempt to change one ends the run with its place and the reason."""
     with Rig(Pipeline([bind_with(changes, what)])) as rig:
         rig.inject(0, flow_frames(1))
         until(lambda: not rig.engine.running())
         rig.stop()
-        assert why in str(rig.engine.failure())
+        assert "only wirecap forward can change packets" in str(rig.engine.failure())
 
 
 @pytest.mark.parametrize(("what", "why"), [(2, "no such byte"), (3, "no such header")])
@@ -286,3 +335,46 @@ def bind_with(handler, what: int):
 
 def lambda_for(python: bool):
     return python_looks if python else drops_odd
+
+
+@settings(max_examples=12 if PURE else 25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    queues=st.integers(1, 2), tx_entries=st.sampled_from([4, 16, 64]), M=st.integers(1, 9),
+    bursts=st.lists(st.integers(1, 30), min_size=1, max_size=6), budget=st.integers(1, 40), stalls=st.integers(0, 3),
+    refuses=st.integers(0, 5),
+)  # fmt: skip
+def test_every_answer_of_the_nic_has_a_name(queues, tx_entries, M, bursts, budget, stalls, refuses):
+    """However few frames a call takes, and however many the NIC refuses: what was refused is dropped as tx_refused, the
+    rest is forwarded, nothing else is lost, no count is ever negative, and every cell is in one place."""
+    with WireRig(queues=queues, M=M, R=64 // M + 2, tx_entries=tx_entries) as rig:
+        rig.source.answer(0, budget, stalls, refuses)
+        given_packets = 0
+        for number, burst in enumerate(bursts):
+            rig.inject(number % queues, flow_frames(burst, first=given_packets))
+            given_packets += burst
+            until(lambda wanted=given_packets: counted_so_far(rig) == wanted)
+        rig.stop()
+        check_cells(rig)
+        check_identity(rig.engine, given_packets)
+        refused = len(range(0, given_packets, refuses)) if refuses else 0
+        assert rig.drops() == ({"tx_refused": refused} if refused else {})
+        assert rig.forwarded == given_packets - refused
+
+
+def counted_so_far(rig: WireRig) -> int:
+    """Packets that have ended, while the run goes on."""
+    summary = rig.engine.summary()
+    counts = [summary.total("forwarded"), summary.total("delivered"), *summary.drops().values()]
+    assert min(counts) >= 0
+    return rig.ended()
+
+
+def test_a_nic_that_takes_nothing_costs_patience_and_no_packet_its_name():
+    """EAGAIN to every call: what fits the ring stays there, the rest is dropped as tx_ring_full."""
+    with WireRig(M=8, R=16, tx_entries=16, patience_ns=1_000_000) as rig:
+        rig.source.answer(0, budget=0)
+        rig.inject(0, flow_frames(40))
+        until(lambda: rig.drops().get("tx_ring_full") == 24)
+        rig.stop()
+        assert rig.drops() == {"tx_ring_full": 24, "tx_unfinished": 16}
+        rig.check(40)

@@ -10,9 +10,9 @@ import pytest
 
 from rig import Rig, counted
 from wirecap.errors import UsageError
-from wirecap.handlers import queue_profiler
-from wirecap.handlers.base import Selection
+from wirecap.handlers.handler import Setting
 from wirecap.handlers.pipeline import Pipeline
+from wirecap.handlers.queue_profiler import QueueProfiler
 
 BIN = 10_000_000
 START = 1_700_000_000 * 10**9
@@ -20,11 +20,11 @@ START = 1_700_000_000 * 10**9
 
 def profile(path: Path, advanced: bool = False) -> dict[str, object]:
     """Two queues: 5 packets in bin 0, 3 in bin 4; and 2 in bin 1."""
-    handler = queue_profiler.make({"file": str(path)}, Selection())
+    handler = QueueProfiler.make({"file": str(path)}, Setting())
     pipeline = Pipeline([handler])
     with Rig(pipeline, queues=2, advanced=advanced, T=1) as rig:
-        stamps = [START + k for k in range(5)] + [START + 4 * BIN + k for k in range(3)]
-        rig.inject(0, [counted(k) for k in range(8)], stamps)
+        timestamps = [START + k for k in range(5)] + [START + 4 * BIN + k for k in range(3)]
+        rig.inject(0, [counted(k) for k in range(8)], timestamps)
         rig.inject(1, [counted(k) for k in range(2)], [START + BIN, START + 2 * BIN - 1])
         rig.done(10)
         rig.stop()
@@ -65,4 +65,4 @@ def test_without_matplotlib_the_table_remains(tmp_path: Path, monkeypatch: pytes
 def test_bad_options(options: dict[str, str]) -> None:
     """Unknown options and bins that cannot be are usage errors."""
     with pytest.raises(UsageError):
-        queue_profiler.make(options, Selection())
+        QueueProfiler.make(options, Setting())

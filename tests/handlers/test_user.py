@@ -13,7 +13,7 @@ import pytest
 
 import wirecap
 from rig import Rig, check_identity, until
-from wirecap.config import WriteConfig
+from wirecap.config.capture import WriteConfig
 from wirecap.errors import WirecapError
 from wirecap.handlers.pipeline import Pipeline
 from wirecap.handlers.table import bind
@@ -44,10 +44,10 @@ def failure_of(rig: Rig) -> WirecapError:
     return failure
 
 
-@wirecap.handler(state={"ports": (np.int64, 65536), "octets": np.int64, "longest": np.uint16, "mean": np.float64})
+@wirecap.handler(state={"ports": (np.int64, 65536), "bytes": np.int64, "longest": np.uint16, "mean": np.float64})
 def by_port(packet, state):
     state.ports[packet.udp.dst_port] += 1
-    state.octets += packet.length
+    state.bytes += packet.length
     state.longest = max(state.longest, packet.length)
     state.mean += 0.5
 
@@ -65,7 +65,7 @@ def test_threads_count_apart_and_are_merged():
     assert {port: int(count) for port, count in enumerate(result["ports"]) if count} == {
         1000: 10, 1001: 20, 1002: 30, 1003: 40,
     }  # fmt: skip
-    assert result["octets"] == sum((60 + queue) * 10 * (queue + 1) for queue in range(4))
+    assert result["bytes"] == sum((60 + queue) * 10 * (queue + 1) for queue in range(4))
     assert result["longest"] == 60 + 61 + 62 + 63
     assert result["mean"] == 50.0
 
@@ -215,9 +215,9 @@ def test_chunk_handler():
     """A chunk handler gets every packet once, as views that end with the call, on its queue's thread."""
     kept, threads = [], set()
 
-    @wirecap.chunk_handler(state={"octets": np.int64, "packets": np.int64})
+    @wirecap.chunk_handler(state={"bytes": np.int64, "packets": np.int64})
     def sizes(chunk, state):
-        state.octets += chunk.lengths.sum()
+        state.bytes += chunk.lengths.sum()
         state.packets += len(chunk)
         kept.append((chunk, [bytes(packet) for packet in chunk]))
         threads.add(threading.current_thread().name)
@@ -228,7 +228,7 @@ def test_chunk_handler():
             rig.inject(queue, [udp(number, 60 + number) for number in range(20)])
         rig.done(40)
         rig.stop()
-    assert results(application) == [{"octets": 2 * sum(range(60, 80)), "packets": 40}]
+    assert results(application) == [{"bytes": 2 * sum(range(60, 80)), "packets": 40}]
     assert sorted(packet for _, packets in kept for packet in packets) == sorted(
         2 * [udp(number, 60 + number) for number in range(20)]
     )
@@ -308,7 +308,7 @@ def test_a_row_of_all_kinds(tmp_path):
     order = []
 
     def first(chunk):
-        order.extend(("first", stamp) for stamp in chunk.timestamps.tolist())
+        order.extend(("first", timestamp) for timestamp in chunk.timestamps.tolist())
 
     def last(timestamp_ns, data):
         order.append(("last", timestamp_ns))
@@ -320,8 +320,10 @@ def test_a_row_of_all_kinds(tmp_path):
         rig.inject(0, [udp(1)] * 4, [1000, 2000, 3000, 4000])
         rig.done(4)
         rig.stop()
-    stamps = [1000, 2000, 3000, 4000]
-    assert order == [("first", stamp) for stamp in stamps] + [("last", stamp) for stamp in stamps]
+    timestamps = [1000, 2000, 3000, 4000]
+    assert order == [("first", timestamp) for timestamp in timestamps] + [
+        ("last", timestamp) for timestamp in timestamps
+    ]
     assert results(application) == [None, {"before": 4, "after": 4}, None]
     with path.open("rb") as file:
         assert [data for _, data in dpkt.pcap.Reader(file)] == [udp(1)] * 4
@@ -360,7 +362,7 @@ def test_a_capture_writes_what_arrived(keep_going):
             rig.stop()
             assert application.results()[0]["failures"] == 3
         else:
-            assert "packets can be changed by wirecap forward only" in str(failure_of(rig))
+            assert "only wirecap forward can change packets" in str(failure_of(rig))
     assert results(application) == [{"packets": 0}]
 
 

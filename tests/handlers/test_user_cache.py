@@ -8,13 +8,14 @@ import os
 import subprocess
 import sys
 import textwrap
+from typing import Any
 
 import numpy as np
 import pytest
 
-from wirecap.handlers.load import load
-from wirecap.kernels.jit import PURE
-from wirecap.kernels.user_cache import digest_of
+from wirecap.handlers.user import load_handler
+from wirecap.kernels.base.jit import PURE
+from wirecap.kernels.handlers.user import digest_of
 
 MODULE = """
 import math
@@ -43,6 +44,79 @@ def raising(packet, state):
 BESIDE = "import numba\n@numba.njit\ndef step(x):\n    return x + 10\n"
 
 
+DEEP = """
+import collections
+import numba
+import numpy as np
+import pkg
+import pkg.settings
+PAIR = collections.namedtuple("Pair", "low high")(1, 2)
+
+@numba.njit(fastmath=False)
+def helper(x): return x + 1
+@numba.vectorize
+def each(x): return x + 1
+def plain(x): return x + 1
+
+def through(packet, state): state.n += packet.udp.dst_port == pkg.settings.PORT
+def three(packet, state): state.n += pkg.settings.inner.DEEPER
+def renamed(packet, state):
+    settings = pkg.settings
+    state.n += settings.PORT
+def by_text(packet, state): state.n += getattr(pkg.settings, "PORT")
+def _closing(settings=pkg.settings):
+    def closed(packet, state): state.n += settings.PORT
+    return closed
+closed = _closing()
+def pair(packet, state): state.n += PAIR.low
+def optioned(packet, state): state.n += helper(1)
+def vectorised(packet, state): state.n += each(1)
+def registered(packet, state): state.n += plain(1)
+"""
+THROUGH = {"through", "renamed", "by_text", "closed"}
+
+
+@pytest.fixture
+def deep(tmp_path, monkeypatch):
+    """The digests of the functions of DEEP, with these settings."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    (tmp_path / "pkg").mkdir()
+    (tmp_path / "pkg" / "__init__.py").touch()
+
+    def read(port: int = 80, deeper: int = 1, change: tuple[str, str] = ("", "")) -> dict[str, str | None]:
+        (tmp_path / "pkg" / "inner.py").write_text(f"DEEPER = {deeper}")
+        (tmp_path / "pkg" / "settings.py").write_text(f"PORT = {port}\nfrom pkg import inner")
+        for name in [name for name in sys.modules if name.partition(".")[0] == "pkg"]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+        names: dict[str, Any] = {"__name__": "deep"}
+        exec(compile(DEEP.replace(*change), "deep.py", "exec"), names)
+        wanted = (*THROUGH, "three", "pair", "optioned", "vectorised", "registered")
+        return {name: digest_of(names[name]) for name in wanted}
+
+    yield read
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pkg"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("change", "differ"),
+    [
+        ({}, set()),
+        ({"port": 443}, THROUGH),
+        ({"deeper": 2}, {"three"}),
+        ({"change": ("low high", "high low")}, {"pair"}),
+        ({"change": ("fastmath=False", "fastmath=True")}, {"optioned"}),
+    ],
+)
+def test_digest_sees_through_modules_and_into_helpers(deep, change, differ):
+    """A constant at any depth of modules changes the digest; so do a helper's options, and the order of fields."""
+    before, after = deep(), deep(**change)
+    assert {name for name in before if before[name] != after[name]} == differ
+    assert {name for name in before if before[name] is None} == {"vectorised", "registered"}
+
+
 @pytest.fixture
 def digests(tmp_path, monkeypatch):
     """The digests of the functions of the module, changed as asked; always in the same files."""
@@ -56,7 +130,7 @@ def digests(tmp_path, monkeypatch):
             sys.modules.pop(name, None)
         importlib.invalidate_caches()
         names = ("using", "calling", "indexing", "raising")
-        return {name: digest_of(load(f"{tmp_path}/mine.py:{name}").function) for name in names}
+        return {name: digest_of(load_handler(f"{tmp_path}/mine.py:{name}").function) for name in names}
 
     yield read
     for name in ("mine", "beside"):

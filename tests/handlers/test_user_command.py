@@ -16,9 +16,9 @@ import pytest
 
 import wirecap
 from wirecap.handlers.state import Records, dtype_of, plain
-from wirecap.kernels.fields import LAYER_ATTRIBUTES, METHODS, PACKET_ATTRIBUTES
-from wirecap.traffic import frames
-from wirecap.traffic.liveframes import LiveFrames
+from wirecap.kernels.packet.fields import LAYER_ATTRIBUTES, METHODS, PACKET_ATTRIBUTES
+from wirecap.traffic import synthetic
+from wirecap.traffic.live_frames import LiveFrames
 
 MODULE = """
 import numpy as np
@@ -91,11 +91,11 @@ def test_failure_and_keep_going(mine, mixed_trace):
     last = done.stderr.splitlines()[-1]
     place = r"packet 99 of a chunk of \S+mixed-30s.pcap at 2023-11-14 22:13:2\d\.\d{9} UTC"
     assert re.fullmatch(rf"wirecap: handler ports failed on {place}: ValueError: unlucky \(.*, line 11\) \(.*\)", last)
-    assert "packets captured" in done.stderr
+    assert "packets read" in done.stderr
     assert json.loads(done.stdout) == {"ports": {"packets": 100, "found": 0}}
     done = run(*arguments, "--keep-going")
     assert done.returncode == 0
-    assert done.stderr.splitlines()[-1] == "handler ports failed 1 time, and went on"
+    assert done.stderr.splitlines()[-1] == "handler ports failed 1 time and carried on"
 
 
 def test_reader_that_goes_away(mine, mixed_trace):
@@ -116,7 +116,7 @@ def test_capture_from_python(mixed_trace, tmp_path):
             state.tcp += 1
 
     def sizes(chunk, state):
-        state.octets += int(chunk.lengths.sum())
+        state.bytes += int(chunk.lengths.sum())
 
     out = tmp_path / "out.pcap"
     outcome = wirecap.capture(str(mixed_trace), tcp, "count", sizes, filter="ip", write=str(out), count=5000)
@@ -126,7 +126,7 @@ def test_capture_from_python(mixed_trace, tmp_path):
     with out.open("rb") as file:
         written = [data for _, data in dpkt.pcap.Reader(file)]
     assert len(written) == outcome.summary["packets"]["written"] == 5000
-    assert outcome.results[2] == {"octets": sum(map(len, written))}
+    assert outcome.results[2] == {"bytes": sum(map(len, written))}
 
 
 def test_capture_in_another_thread(mixed_trace):
@@ -153,7 +153,7 @@ def test_live_queues(testbed, mine, tmp_path, handler):
         assert process.stderr
         while "capturing on" not in process.stderr.readline():
             assert process.poll() is None
-        with LiveFrames(bed.nics[0].outside, frames.udp(60)) as sender:
+        with LiveFrames(bed.nics[0].outside, synthetic.udp(60)) as sender:
             sent = sender.send(20_000)
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=60)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import wirecap
-from wirecap.config import HandlerSpec
+from wirecap.config.specs import HandlerSpec
 from wirecap.errors import UsageError
-from wirecap.handlers.base import Selection
-from wirecap.handlers.load import load
+from wirecap.handlers.handler import Setting
 from wirecap.handlers.table import bind, make
-from wirecap.kernels.jit import PURE
+from wirecap.handlers.user import load_handler
+from wirecap.kernels.base.jit import PURE
 
 
 @pytest.fixture
@@ -32,10 +32,12 @@ NOT_COMPILED = [
     ("state.n += packet.udp.sport", "udp has no 'sport'", "did you mean src_port?"),
     ("state.n += packet.upd.length", "packet has no 'upd'", "did you mean udp?"),
     ("state.n += unknown", "NameError: name 'unknown' is not defined", ""),
-    ("state.n += python(3)", "python is a function of Python", "write @numba.njit above def python"),
-    ("TABLE[packet.length] = 1", "TABLE is a dict of Python", "compiled code takes"),
-    ("state.n[packet.length] += 1", "there is no getitem(int, int)", 'state={"ports"'),
-    ('state.n += packet["a"]', "there is no getitem(packet, str)", "packet.u16(i)"),
+    ("state.n += python(3)", "python is a Python function", "write @numba.njit above def python"),
+    ("TABLE[packet.length] = 1", "TABLE is a Python dict", "compiled code can use"),
+    ("state.n[packet.length] += 1", "getitem(int, int) is not supported", 'state={"ports"'),
+    ('state.n += packet["a"]', "getitem(packet, str) is not supported", "packet.u16(i)"),
+    ("state.n += packet.src", "packet has no 'src'", "write packet.ip.src, packet.ip6.src or packet.eth.src"),
+    ("state.n += packet.ttl", "packet has no 'ttl'", "write packet.ip.ttl"),
     ("state.n += packet.u16(1, 2)", "packet.u16 does not take int, int", ""),
     ("state.n += helper(packet)", "packet has no 'nothing'", ""),
     ("packet.ip = 3", "packet.ip cannot be set", ""),
@@ -45,8 +47,8 @@ NOT_COMPILED = [
     ("state.n += packet.tcp or packet.udp", "tcp in one place and udp in another", ""),
     ("state.n += np.nothing(1)", "module 'numpy' has no attribute 'nothing'", ""),
     ("class A: pass", "unsupported opcode", ""),
-    ("return True", "returns a value (bool)", "a handler returns nothing"),
-    ("yield 1", "is a generator", "a handler returns nothing"),
+    ("return True", "returns a value (bool)", "return nothing, and count in the state"),
+    ("yield 1", "is a generator", "return nothing, and count in the state"),
 ]
 
 
@@ -66,7 +68,7 @@ def test_what_does_not_compile(written, line, message, hint):
             {line}
         """
     )
-    handler = bind(load(f"{path}:wrong"))
+    handler = bind(load_handler(f"{path}:wrong"))
     with pytest.raises(UsageError) as caught:
         handler.compile(lambda name: None)
     error = caught.value
@@ -93,24 +95,27 @@ def test_unknown_field_of_a_declared_state(written):
         """
     )
     with pytest.raises(UsageError, match=r"line 8: .*state has no 'pakets' \(did you mean packets\?\)"):
-        bind(load(f"{path}:wrong")).compile(lambda name: None)
+        bind(load_handler(f"{path}:wrong")).compile(lambda name: None)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("./nowhere.py:dns", "nowhere.py: there is no such file"),
-        ("nowhere.at.all:dns", "there is no module 'nowhere'"),
+        ("./nowhere.py:dns", "nowhere.py: no such file"),
+        ("nowhere.at.all:dns", "no module named 'nowhere'"),
         ("json:dmups", r"json has no 'dmups' \(did you mean dumps\?\)"),
-        ("json:decoder", "is no handler"),
-        ("conut", r"there is no handler 'conut' \(did you mean count\?\)"),
-        ("xyz", "there is no handler 'xyz' .there are count, pkt_handler, queue_profiler, write"),
+        ("json:decoder", "is not a handler"),
+        ("conut", r"unknown handler 'conut' \(did you mean count\?\)"),
+        (
+            "xyz",
+            r"unknown handler 'xyz' \(use count, flows, pkt_handler, queue_profiler, serve, share, write, or your own",
+        ),
     ],
 )
 def test_names_that_lead_nowhere(name, message):
     """What is not there is said, with what was probably meant."""
     with pytest.raises(UsageError, match=message):
-        make(HandlerSpec.parse(name), Selection())
+        make(HandlerSpec.parse(name), Setting())
 
 
 @pytest.mark.parametrize(
@@ -118,30 +123,33 @@ def test_names_that_lead_nowhere(name, message):
     [
         ("def dns(packet, state:\n    pass", r"mine.py, line \d+: "),
         ("import nothing_like_it", "mine.py, line 4: ModuleNotFoundError: No module named 'nothing_like_it'"),
+        ("\n\nwirecap.Counter('srcip')", r"mine.py, line 6: 'srcip' is no field of a packet \(did you mean src\?\)"),
+        ("@wirecap.handler\ndef dns(packet): ...", r"mine.py, line 4: handler dns takes"),
         ("\n\n1 / 0", "mine.py, line 6: ZeroDivisionError: division by zero"),
-        ("def dns(a, b): ...", r"dns takes \(a, b\) .write \(packet, state\), \(chunk\) or \(timestamp_ns, data\)"),
+        ("def dns(a, b): ...", r"dns takes \(a, b\) .use \(packet, state\), \(chunk\) or \(timestamp_ns, data\)"),
         ("@wirecap.handler\ndef dns(packet): ...", r"dns takes \(packet\) .write def dns\(packet, state\)"),
         ("@wirecap.handler\ndef dns(packet, state, *more): ...", r"dns takes \(packet, state, \*more\)"),
-        ("@wirecap.handler\ndef dns(packet, state, port='a'): ...", "the option port is 'a'"),
-        ("@wirecap.chunk_handler(state={'n': int})\ndef dns(chunk): ...", "has a state and no parameter for it"),
+        ("@wirecap.handler\ndef dns(packet, state, port='a'): ...", "option port has an unsupported default: 'a'"),
+        ("@wirecap.chunk_handler(state={'n': int})\ndef dns(chunk): ...", "has a state but no parameter for it"),
         ("@wirecap.handler(state={'n': object})\ndef dns(packet, state): ...", "state.n is object, not a number"),
-        ("@wirecap.handler(state={'n': 'what'})\ndef dns(packet, state): ...", "its state is no record"),
+        ("@wirecap.handler(state={'n': 'what'})\ndef dns(packet, state): ...", "its state is not a record"),
         ("@wirecap.handler(state=np.dtype(int))\ndef dns(packet, state): ...", "is int64, not a record"),
     ],
 )  # fmt: skip
 def test_modules_and_signatures_that_are_wrong(written, text, message):
     """A module that cannot be imported, and a function that cannot be a handler, are shown with their place."""
     with pytest.raises(UsageError, match=message):
-        bind(load(f"{written(text)}:dns"))
+        bind(load_handler(f"{written(text)}:dns"))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"prot": "1"}, r"dns has no option 'prot' \(did you mean port\?\)"),
-        ({"x": "1"}, r"dns has no option 'x' \(it has port, loud\)"),
-        ({"port": "1.5"}, "port is '1.5', not a whole number"),
-        ({"loud": "perhaps"}, "loud is 'perhaps', not true or false"),
+        ({"x": "1"}, r"dns has no option 'x' \(its options are port, loud\)"),
+        ({"port": "1.5"}, "port must be a whole number, not '1.5'"),
+        ({"port": "0x8000000000000000"}, "port=9223372036854775808 has more than 64 bits"),
+        ({"loud": "perhaps"}, "loud must be true or false, not 'perhaps'"),
     ],
 )
 def test_options_that_are_wrong(options, message):
@@ -166,7 +174,7 @@ def test_a_function_says_by_its_parameters_how_it_is_called(written):
         def packets(timestamp_ns, data, prefix=""): pass
         """
     )
-    ways = [load(f"{path}:{name}").way.name for name in ("compiled", "chunks", "packets")]
+    ways = [load_handler(f"{path}:{name}").way.name for name in ("compiled", "chunks", "packets")]
     assert ways == ["COMPILED", "CHUNK", "CALLBACK"]
 
 

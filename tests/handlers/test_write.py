@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
+import os
 import random
+import struct
 import threading
 import time
 from pathlib import Path
@@ -12,14 +15,20 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from rig import Rig, check_identity, read_pcap, read_pcapng, until
-from wirecap.config import WriteConfig
-from wirecap.files.interface import Interface
+from rig import PCAP_HEADER, Rig, check_identity, pcap_records, read_pcap, read_pcapng, until
+from wirecap.api import _Logged
+from wirecap.config.bounds import Bounds
+from wirecap.config.capture import CaptureConfig, WriteConfig
+from wirecap.engine.engine import Engine
+from wirecap.errors import UsageError
+from wirecap.files import writer
+from wirecap.files.targets import Plain
 from wirecap.handlers.pipeline import Pipeline
 from wirecap.handlers.pkt_handler import Paced
 from wirecap.handlers.write import Writer
-from wirecap.kernels.jit import PURE
-from wirecap.kernels.merge import INTERFACES, SLACK_NS
+from wirecap.kernels.base.jit import PURE
+from wirecap.kernels.file.merge import SLACK_NS
+from wirecap.run.capture import run_capture
 
 pytestmark = pytest.mark.kernel
 
@@ -43,22 +52,22 @@ def writing(path, handlers=(), **config):
     data=st.data(),
 )
 @settings(max_examples=10 if PURE else 30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_random_stamps_come_out_in_time_order(tmp_path_factory, queues, M, handled, advanced, data):
-    """Packets of several queues, stamps drawn at random and equal ones among them, are merged by their stamps."""
+def test_random_timestamps_come_out_in_time_order(tmp_path_factory, queues, M, handled, advanced, data):
+    """Packets of several queues, timestamps drawn at random, some of them equal, are merged in time order."""
     counts = data.draw(st.lists(st.integers(0, 60), min_size=queues, max_size=queues))
     seed = data.draw(st.integers(0, 1 << 32))
     numbers = random.Random(seed)
     path = tmp_path_factory.mktemp("merge") / "out.pcapng"
     R = max(2, -(-60 // M))
     with Rig(writing(path, [Paced(1e6)] if handled else []), queues, M, R, advanced=advanced) as rig:
-        soon = time.time_ns() + 200 * MS
-        stamps = [sorted(soon + numbers.randrange(0, 50) * MS // 10 for _ in range(count)) for count in counts]
+        soon = time.time_ns() + 900 * MS  # a slow machine injects them before that; one further ahead would not wait
+        timestamps = [sorted(soon + numbers.randrange(0, 50) * MS // 10 for _ in range(count)) for count in counts]
         packets = [[made(q, i, numbers.randrange(0, 300)) for i in range(count)] for q, count in enumerate(counts)]
         at = [0] * queues
         while any(at[q] < counts[q] for q in range(queues)):  # in pieces, in any order
             q = numbers.randrange(queues)
             end = min(counts[q], at[q] + numbers.randrange(1, 20))
-            rig.inject(q, packets[q][at[q] : end], stamps[q][at[q] : end])
+            rig.inject(q, packets[q][at[q] : end], timestamps[q][at[q] : end])
             at[q] = end
         rig.stop()
         check_identity(rig.engine, received=sum(counts))
@@ -66,12 +75,26 @@ def test_random_stamps_come_out_in_time_order(tmp_path_factory, queues, M, handl
         assert writer.packets_written == rig.delivered == sum(counts)
         assert writer.late == 0
     found = read_pcapng(path)
-    assert [packet.stamp for packet in found] == sorted(itertools.chain(*stamps))
+    assert [packet.timestamp for packet in found] == sorted(itertools.chain(*timestamps))
     for q in range(queues):
         mine = [data for data in packets[q] if len(data) > 8]  # shorter ones are not unique
         assert [p.data for p in found if p.data in mine] == mine
     assert sorted(p.data for p in found) == sorted(itertools.chain(*packets))
     assert all(p.original == len(p.data) for p in found)
+
+
+@pytest.mark.parametrize("ahead_s", [3600, -3600])
+def test_a_clock_that_is_set_holds_nobody_up(tmp_path, ahead_s):
+    """A queue's packets from before the clock was set, an hour ahead of it or behind, and those after it are written at
+    once, though another queue is silent."""
+    path = tmp_path / "out.pcapng"
+    with Rig(writing(path), queues=2, M=4, R=8) as rig:
+        for number, shift_s in enumerate([ahead_s, ahead_s, 0, 0, ahead_s, 0]):
+            rig.inject(0, [made(0, number, 60)] * 2, [time.time_ns() + shift_s * 10**9] * 2)
+            until(lambda number=number: rig.application.writer.packets_written == 2 * number + 2, 30)  # without a stop
+        rig.stop()
+        check_identity(rig.engine, received=12)
+    assert [packet.data for packet in read_pcapng(path)] == [made(0, number // 2, 60) for number in range(12)]
 
 
 @pytest.mark.parametrize("handled", [False, True])
@@ -81,15 +104,15 @@ def test_flood_and_trickle(tmp_path, handled):
     flood = 300 if PURE else 20_000
     with Rig(writing(path, [Paced(1e6)] if handled else []), queues=3, M=64, R=50) as rig:
         sent = [[], [], []]
-        delayed = []  # packets that were visible long after their stamp: this thread had to wait
+        delayed = []  # packets that were visible long after their timestamp: this thread had to wait
 
         def send(queue, sizes, pause_s):
             for burst in sizes:
                 data = [made(queue, len(sent[queue]) + i, 80) for i in range(burst)]
                 sent[queue].extend(data)
-                stamp = time.time_ns()
-                rig.inject(queue, data, [stamp] * burst)
-                if time.time_ns() - stamp > SLACK_NS // 2:
+                timestamp = time.time_ns()
+                rig.inject(queue, data, [timestamp] * burst)
+                if time.time_ns() - timestamp > SLACK_NS // 2:
                     delayed.extend(data)
                 time.sleep(pause_s)
 
@@ -106,8 +129,8 @@ def test_flood_and_trickle(tmp_path, handled):
         check_identity(rig.engine, received=flood + 20)
         assert rig.application.writer.late <= len(delayed)
     found = read_pcapng(path)
-    stamps = [packet.stamp for packet in found if packet.data not in delayed]
-    assert stamps == sorted(stamps)
+    timestamps = [packet.timestamp for packet in found if packet.data not in delayed]
+    assert timestamps == sorted(timestamps)
     for queue in range(2):
         mine = set(sent[queue])
         assert [packet.data for packet in found if packet.data in mine] == sent[queue]
@@ -124,10 +147,18 @@ def test_single_packet_is_soon_in_the_file(tmp_path):
 
 
 def packets_now(path):
-    try:
-        return len(read_pcapng(path))
-    except (AssertionError, Exception):  # being written
-        return -1
+    """Whole packets in a file that is being written: it may end within a block, but is right up to there."""
+    data, at, count = path.read_bytes(), 0, 0
+    while at + 8 <= len(data):
+        kind, size = struct.unpack_from("<II", data, at)
+        assert size >= 12
+        assert size % 4 == 0
+        if at + size > len(data):
+            break
+        assert struct.unpack_from("<I", data, at + size - 4)[0] == size
+        count += kind == 6
+        at += size
+    return count
 
 
 @pytest.mark.parametrize("form", ["pcapng", "pcap"])
@@ -140,22 +171,22 @@ def test_snap_length(tmp_path, form):
         rig.done(len(packets))
         rig.stop()
         check_identity(rig.engine)
-        assert rig.application.writer.octets_written == 0 + 1 + 63 + 64 * 3
+        assert rig.application.writer.bytes_written == 0 + 1 + 63 + 64 * 3
     found = (read_pcap if form == "pcap" else read_pcapng)(path)
     assert [(packet.data, packet.original) for packet in found] == [(data[:64], len(data)) for data in packets]
 
 
-def test_pcap_stamps(tmp_path):
+def test_pcap_timestamps(tmp_path):
     """A pcap file has the same times as the pcapng file, in its own unit."""
-    stamp = time.time_ns() + 200 * MS
-    stamps = [stamp // 1000 * 1000 + i for i in (0, 1, 999, 1000, 1_999_999_999)]
+    timestamp = time.time_ns() + 200 * MS
+    timestamps = [timestamp // 1000 * 1000 + i for i in (0, 1, 999, 1000, 1_999_999_999)]
     for name, form in (("a", "pcap"), ("b", "pcapng")):
         with Rig(writing(tmp_path / name, format=form), queues=1, M=4) as rig:
-            rig.inject(0, [made(0, i, 60) for i in range(5)], stamps)
+            rig.inject(0, [made(0, i, 60) for i in range(5)], timestamps)
             rig.stop()
     unit = 1000 if (tmp_path / "a").read_bytes()[:4] == b"\xd4\xc3\xb2\xa1" else 1
-    assert [packet.stamp * unit for packet in read_pcap(tmp_path / "a")] == [s // unit * unit for s in stamps]
-    assert [packet.stamp for packet in read_pcapng(tmp_path / "b")] == stamps
+    assert [packet.timestamp * unit for packet in read_pcap(tmp_path / "a")] == [s // unit * unit for s in timestamps]
+    assert [packet.timestamp for packet in read_pcapng(tmp_path / "b")] == timestamps
 
 
 @pytest.mark.parametrize("handled", [False, True])
@@ -213,7 +244,7 @@ def test_rotation_keeps_every_packet_once(tmp_path, config, largest):
 
 
 def test_rotation_by_time_alone(tmp_path):
-    """-G begins a file with the first packet of the next second, though no size or number fills the one before."""
+    """-G begins a file with the next second, though no size or number fills the one before."""
     with Rig(writing(tmp_path / "%H%M%S", format="pcap", split_ns=1_000 * MS), M=8, R=16) as rig:
         sent = [made(0, i, 60) for i in range(30)]
         for i, data in enumerate(sent):
@@ -224,8 +255,28 @@ def test_rotation_by_time_alone(tmp_path):
         assert rig.application.writer.packets_written == 30
     files = [read_pcap(path) for path in sorted(tmp_path.iterdir())]
     assert len(files) >= 3
-    assert all(files)
     assert [packet.data for file in files for packet in file] == sent
+
+
+def test_a_quiet_line_ends_files_on_time(tmp_path):
+    """-G 1 -W 3 without a packet after the first: each file's name is told when its time is over, and then it ends."""
+    names = tmp_path / "names"
+    config = {"split_ns": 1_000 * MS, "split_files": 3, "ring_print": str(names)}
+    with Rig(writing(tmp_path / "f_%S", format="pcap", **config), M=8, R=16) as rig:
+        begun = time.time()
+        rig.inject(0, [made(0, 0, 60)])
+        told = []
+        for count in (1, 2):
+            until(lambda count=count: len(names.read_text().splitlines()) >= count)
+            told.append(time.time())
+        until(lambda: not rig.engine.running())
+        ended = time.time()
+        rig.stop()
+    files = [Path(line) for line in names.read_text().splitlines()]
+    assert [len(read_pcap(path)) for path in files] == [1, 0, 0]
+    assert sorted(tmp_path.glob("f_*")) == sorted(files)
+    for number, moment in enumerate([*told, ended], start=1):  # a file's time begins with a whole second
+        assert int(begun) + number <= moment < int(begun) + number + 1.9
 
 
 def by_number(path):
@@ -269,10 +320,10 @@ def test_statistics_block_tells_what_was_dropped(tmp_path):
         rig.stop()
         dropped = rig.drops()["pool_exhausted"]
         assert 0 < dropped <= 24
-    octets, at = path.read_bytes(), 0
-    while at < len(octets):
-        kind, size = int.from_bytes(octets[at : at + 4], "little"), int.from_bytes(octets[at + 4 : at + 8], "little")
-        last, at = (kind, octets[at : at + size]), at + size
+    data, at = path.read_bytes(), 0
+    while at < len(data):
+        kind, size = int.from_bytes(data[at : at + 4], "little"), int.from_bytes(data[at + 4 : at + 8], "little")
+        last, at = (kind, data[at : at + size]), at + size
     assert last[0] == 5
     options, place = {}, 20
     while True:
@@ -285,6 +336,24 @@ def test_statistics_block_tells_what_was_dropped(tmp_path):
     assert int.from_bytes(options[7], "little") == dropped  # isb_osdrop
 
 
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_slow_way_to_the_disk_is_told_where_it_cost_packets(tmp_path, monkeypatch, lost):
+    """Without direct writes, and with drops because the writer was slow: one line; else none."""
+
+    def cached(path, fd, space, most):
+        return Plain(fd, space)
+
+    monkeypatch.setattr(writer, "_open_direct", cached)
+    path, application = tmp_path / "out.pcap", writing(tmp_path / "out.pcap")
+    with Rig(application, queues=1, M=4, R=4) as rig:
+        rig.inject(0, [made(0, i, 60) for i in range(40 if lost else 4)])
+        rig.done(40 if lost else 4)
+        rig.stop()
+        assert ("pool_exhausted" in rig.drops()) == lost
+    line = f"{path}: its file system has no direct writes, and writing through the cache is slower"
+    assert application.writer.notes == ([line] if lost else [])
+
+
 def test_a_ring_file_that_was_moved_away(tmp_path):
     """A file of the ring that somebody took away is none that has to be removed: the capture goes on."""
     with Rig(writing(tmp_path / "out", format="pcap", ring_packets=10, ring_files=2), M=8, R=16) as rig:
@@ -292,7 +361,9 @@ def test_a_ring_file_that_was_moved_away(tmp_path):
         for first in range(0, 45, 15):
             rig.inject(0, packets[first : first + 15])
             rig.done(first + 15)
-            until(lambda first=first: rig.application.writer.packets_written >= first + 10)
+            until(
+                lambda first=first: rig.application.writer.packets_written == first + 15
+            )  # no file changes after that
             sorted(tmp_path.glob("out_*"), key=by_number)[0].rename(tmp_path / f"kept{first}")
         rig.stop()
         check_identity(rig.engine, received=45)
@@ -319,38 +390,58 @@ def test_names_of_finished_files_are_told(tmp_path, per_queue):
     assert set(told) == set(tmp_path.glob("out_*"))
 
 
-class Growing(list):
-    """Interfaces of a file that is read meanwhile: one more is there after each look at their number."""
-
-    def __len__(self):
-        size = super().__len__()
-        if size < 200:
-            self.append(Interface(name=str(size)))
-        return size
-
-
-def test_interfaces_that_are_found_while_the_file_is_written(tmp_path):
-    """In every file exactly those interfaces are described that its packets may name, while more are found."""
-    with Rig(writing(tmp_path / "out.pcapng", ring_packets=2), M=8, R=16) as rig:
-        rig.source.interfaces = Growing([Interface(name="0")])
-        for i in range(20):
-            rig.inject(0, [made(0, i, 60)])
-            rig.done(i + 1)
-        until(lambda: rig.application.writer.packets_written == 20)
-        rig.stop()
-        known = int(rig.application.writer.files[0].merge.settings[INTERFACES])
-    later = [descriptions(path) for path in sorted(tmp_path.iterdir())[1:]]  # the first began before there were more
-    assert all(names == [str(number) for number in range(len(names))] for names in later)
-    assert len(later[-1]) == known > len(later[0]) > 1
+def test_files_that_cannot_be_opened_leave_nothing_behind(tmp_path):
+    """If the second output is refused, there are no threads, no child and no lock afterwards."""
+    before, children = set(threading.enumerate()), own_children()
+    bounds = Bounds(max_age_ns=10**12)
+    config = {"format": "pcap", "per_queue": True, "bounds": bounds, "ring_packets": 10, "on_file": "true"}
+    application = writing(tmp_path / "out.pcap", **config)
+    writer = application.writer
+    writer._paths = lambda source: [str(tmp_path / "a.pcap"), str(tmp_path / "nowhere" / "b.pcap")]
+    with pytest.raises(UsageError, match="No such file"), Rig(application, 2):
+        pass
+    assert own_children() == children
+    assert set(threading.enumerate()) <= before
+    written = next(tmp_path.glob("a_*.pcap"))
+    with written.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def descriptions(path):
-    """The names in the interface description blocks of a pcapng file."""
-    octets, at, names = path.read_bytes(), 0, []
-    while at < len(octets):
-        kind, size = int.from_bytes(octets[at : at + 4], "little"), int.from_bytes(octets[at + 4 : at + 8], "little")
-        if kind == 1:
-            length = int.from_bytes(octets[at + 18 : at + 20], "little")
-            names.append(octets[at + 20 : at + 20 + length].decode())
-        at += size
-    return names
+def own_children():
+    """The processes that this one started."""
+    return {pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"bounds": Bounds(max_age_ns=10**12)}, {"ring_packets": 3}, {"split_bytes": 1000}, {"split_ns": 10**9},
+     {"per_queue": True}, {"on_file": "true"}],
+)  # fmt: skip
+def test_a_device_or_a_pipe_is_one_file(tmp_path, config):
+    """Files beside it, such as /dev/stdout_00001_..., would not be what was asked for; other files may be split."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in ("/dev/stdout", "/dev/null", str(tmp_path / "pipe"), str(tmp_path)):
+        with pytest.raises(UsageError, match="cannot be split or bounded"):
+            Writer(WriteConfig(path=path, format="pcap", **config)).check(None)
+        Writer(WriteConfig(path=path, format="pcap"))._check_one_file()
+    (tmp_path / "out.pcap").touch()
+    for name in ("out.pcap", "new.pcap"):
+        Writer(WriteConfig(path=str(tmp_path / name), format="pcap", **config))._check_one_file()
+
+
+def test_a_run_that_does_not_start_leaves_nothing_behind(tmp_path, monkeypatch):
+    """What the writer began ends too, although it is not the writer that failed."""
+
+    def refuse(engine):
+        raise UsageError("refused", "")
+
+    monkeypatch.setattr(Engine, "start", refuse)
+    (tmp_path / "in.pcap").write_bytes(PCAP_HEADER + pcap_records(3))
+    before, children = set(threading.enumerate()), own_children()
+    write = WriteConfig(
+        path=str(tmp_path / "out.pcap"), format="pcap", on_file="true", bounds=Bounds(max_age_ns=10**12)
+    )
+    with pytest.raises(UsageError, match="refused"):
+        run_capture(CaptureConfig(read_file=str(tmp_path / "in.pcap")), write, _Logged())
+    assert own_children() == children
+    assert set(threading.enumerate()) <= before

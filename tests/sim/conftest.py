@@ -12,7 +12,7 @@ sys.path.insert(0, str(HERE))
 @pytest.fixture(autouse=True, scope="session")
 def compiled():
     """Every simulated engine, ahead of what is measured or bounded in time."""
-    from wirecap.kernels import jit
-    from wirecap.sim.engines import TABLE
+    from wirecap.kernels.base import jit
+    from wirecap.sim.models import TABLE
 
     jit.prepare([kernel for engine in TABLE.values() for kernel in engine.kernels])

@@ -31,12 +31,12 @@ class Naive:
 
     def run(self):
         while self.events:
-            now, kind, queue, stamp = heapq.heappop(self.events)
-            (self.sent, self.done, self.captured, self.arrive, self.due)[kind](now, queue, stamp)
+            now, kind, queue, timestamp = heapq.heappop(self.events)
+            (self.sent, self.done, self.captured, self.arrive, self.due)[kind](now, queue, timestamp)
         return self
 
-    def later(self, time, kind, queue, stamp=0):
-        heapq.heappush(self.events, (time, kind, queue, stamp))
+    def later(self, time, kind, queue, timestamp=0):
+        heapq.heappush(self.events, (time, kind, queue, timestamp))
 
     def arrive(self, now, queue, _):
         number, self.seen[queue] = self.seen[queue], self.seen[queue] + 1
@@ -49,8 +49,8 @@ class Naive:
         if len(self.filling[queue]) == self.M:
             self.detach(now, queue)
 
-    def due(self, now, queue, stamp):
-        if stamp != self.chunk_number[queue]:
+    def due(self, now, queue, timestamp):
+        if timestamp != self.chunk_number[queue]:
             return  # that chunk is gone
         if not self.waiting[queue]:
             self.detach(now, queue)
@@ -108,7 +108,7 @@ class Naive:
             self.recycle(home)
         self.take(now, queue)
 
-    def sent(self, now, _queue, _stamp):
+    def sent(self, now, _queue, _timestamp):
         home, packets = self.wire.popleft()
         self.counts[home]["forwarded"] += packets
         self.ended = now

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hypothesis.strategies as st
 import numpy as np
 
-from wirecap.kernels.sim_work import QUANTILES, work
-from wirecap.sim.load import Load
+from wirecap.kernels.sim.handler_cost import QUANTILES, work
+from wirecap.sim.handler_cost import HandlerCost
 from wirecap.sim.workload import Runs, Workload, times_of
 
 plain_work = getattr(work, "py_func", work)
@@ -35,13 +35,13 @@ def loads(draw):
     costs = [draw(st.integers(1, 40))]
     if draw(st.booleans()):
         costs = draw(st.lists(st.integers(1, 60), min_size=QUANTILES // 512, max_size=QUANTILES // 512)) * 512
-    return Load("random", np.array(costs, np.int64))
+    return HandlerCost("random", np.array(costs, np.int64))
 
 
 def times(workload: Workload) -> list[list[int]]:
     return [times_of(queue).tolist() for queue in workload.queues]
 
 
-def cost_of(load: Load, seed: int):
+def cost_of(cost: HandlerCost, seed: int):
     """costs(queue, number) -> ps."""
-    return lambda queue, number: int(plain_work(load.costs, seed, queue, number, 1))
+    return lambda queue, number: int(plain_work(cost.costs, seed, queue, number, 1))

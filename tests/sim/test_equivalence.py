@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from naive_wirecap import Naive
 from small import cost_of, loads, times, workloads
 
-from wirecap.kernels import policy
-from wirecap.sim.engines import WireCap
+from wirecap.kernels.pool import offload_policy
+from wirecap.sim.models import WireCap
 from wirecap.sim.workload import PS
 
-choose = getattr(policy.choose, "py_func", policy.choose)
+choose = getattr(offload_policy.choose_capture_queue, "py_func", offload_policy.choose_capture_queue)
 pytestmark = pytest.mark.kernel
 
 
@@ -34,7 +34,7 @@ def engines(draw):
     )
 
 
-def naive(engine: WireCap, workload, load, seed, transmit_ps) -> Naive:
+def naive(engine: WireCap, workload, cost, seed, transmit_ps) -> Naive:
     everyone = tuple(range(len(workload.queues)))
 
     def chosen(home, depths):
@@ -44,7 +44,7 @@ def naive(engine: WireCap, workload, load, seed, transmit_ps) -> Naive:
         return int(choose(home, np.array(depths), np.array(group, np.int64), len(group), engine.R, engine.T))
 
     return Naive(
-        times(workload), cost_of(load, seed), chosen, M=engine.M, R=engine.R,
+        times(workload), cost_of(cost, seed), chosen, M=engine.M, R=engine.R,
         most=min(engine.R, max(1, engine.ring // engine.M)), capture_ps=engine.capture_ps,
         timeout_ps=engine.timeout_ps, chunk_ps=engine.chunk_ps, away=engine.away_percent, transmit_ps=transmit_ps,
     ).run()  # fmt: skip
@@ -52,10 +52,10 @@ def naive(engine: WireCap, workload, load, seed, transmit_ps) -> Naive:
 
 @given(engines(), workloads(), loads(), st.integers(0, 3), st.sampled_from([0, 0, 2]))
 @settings(max_examples=600, deadline=None)
-def test_chunks_and_packets_agree(engine, workload, load, seed, transmit_ps):
+def test_chunks_and_packets_agree(engine, workload, cost, seed, transmit_ps):
     """Whatever the pool, the traffic and the costs, with coincidences: every counter of every queue is the same."""
-    result = engine.simulate(workload, load, seed=seed, transmit_ps=transmit_ps)
-    expected = naive(engine, workload, load, seed, transmit_ps)
+    result = engine.simulate(workload, cost, seed=seed, transmit_ps=transmit_ps)
+    expected = naive(engine, workload, cost, seed, transmit_ps)
     for queue, counted in zip(result.queues, expected.counts, strict=True):
         busy_ps = counted.pop("busy_ps")
         assert {name: getattr(queue, name, queue.drops.get(name)) for name in counted} == counted
@@ -69,8 +69,8 @@ def test_random_situations_reach_every_branch():
 
     @given(engines(), workloads(), loads())
     @settings(max_examples=400, deadline=None, database=None, derandomize=True)
-    def look(engine, workload, load):
-        result = engine.simulate(workload, load)
+    def look(engine, workload, cost):
+        result = engine.simulate(workload, cost)
         seen.update(result.drops())
         if result.total("offloaded"):
             seen.add("offloaded")

@@ -14,16 +14,17 @@ import pytest
 from rig import until
 from wirecap.cli.main import run
 from wirecap.errors import WirecapError
-from wirecap.kernels.jit import PURE
+from wirecap.kernels.base.jit import PURE
 from wirecap.lab import testbed
 from wirecap.lab.process import Child
 from wirecap.linux import netns
-from wirecap.sim import live, load, workload
-from wirecap.sim.engines import Dna, Netmap, PfRing, WireCap
-from wirecap.sim.figures import TABLE, base, bursts, scaling
+from wirecap.sim import handler_cost, live, workload
+from wirecap.sim.figures import TABLE, bursts, scaling
+from wirecap.sim.figures import figure as base
 from wirecap.sim.figures import live as figures_live
 from wirecap.sim.figures.story import paragraph
-from wirecap.sim.live_traffic import Sent, WorkloadPlan
+from wirecap.sim.live import Sent, WorkloadPlan
+from wirecap.sim.models import Dna, Netmap, PfRing, WireCap
 
 
 @pytest.mark.live
@@ -158,10 +159,11 @@ def test_what_a_point_is_held_against_is_shown(monkeypatch):
         ("DNA", base.MEASURED), ("NETMAP", base.MEASURED), ("DNA", base.AS_MEASURED), ("NETMAP", base.AS_MEASURED),
     ]  # fmt: skip
     burst = workload.burst(100_000, 2_000_000)
-    expected = [100 * engine.simulate(burst, load.filters(300)).drop_rate for engine in (Dna(), Netmap())]
+    expected = [100 * engine.simulate(burst, handler_cost.filters(300)).drop_rate for engine in (Dna(), Netmap())]
     assert [one.at(100_000) for one in figure.series[2:]] == pytest.approx(expected)
     largest = max(abs(98 - value) for value in expected)
-    assert f"2 points, the largest difference {largest:.1f} percentage points, 3 allowed." in paragraph(figure)
+    expected_text = f"2 points, with a largest difference of {largest:.1f} percentage points (3 allowed)."
+    assert expected_text in paragraph(figure)
 
 
 def test_the_configuration_has_the_commands(monkeypatch):
@@ -188,7 +190,7 @@ def test_slow_handlers_explain_a_difference(monkeypatch):
     figure = _figure(12)
     figures_live.measure(figure, lambda line: None, (), [4.0])
     assert len(figure.differences) == 4
-    assert all("an overloaded handler did some 15,625 p/s, not 38,844" in text for text in figure.differences)
+    assert all("an overloaded handler did some 15,625 p/s instead of 38,844" in text for text in figure.differences)
 
 
 def test_an_interrupt_keeps_what_was_measured(monkeypatch, tmp_path, capsys):
@@ -253,7 +255,7 @@ def test_the_plan_sends_every_packet_in_order():
 @pytest.mark.live
 def test_a_command_that_fails_leaves_nothing(monkeypatch):
     """When the measured command is refused, the testbed goes and the reason is one line."""
-    with live.Bench() as bench, pytest.raises(live.RefusedError, match="M is 0"):
+    with live.Bench() as bench, pytest.raises(live.RefusedError, match="M must be 1 to 65536, not 0"):
         bench.trial(["-M", "0"], lambda ends: Sent(0, 0), queues=1)
     assert not testbed.status(bench.name).namespace
 

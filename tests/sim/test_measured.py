@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 
 from wirecap.errors import UsageError
-from wirecap.sim import measured
+from wirecap.sim import plan
 
 SUMMARY = {
     "engine": "xdp",
@@ -38,7 +38,7 @@ def read(tmp_path_factory):
 
     def of(found):
         file.write_text(json.dumps(found))
-        return measured.read(str(file))
+        return plan.read_summary(str(file))
 
     return of
 
@@ -52,7 +52,7 @@ def places(part, path=()):
 
 def test_a_summary(read):
     """A summary gives queues, worst share, mean rate and frames, and a handler's rate where a queue was overloaded."""
-    assert read(SUMMARY) == measured.Measured(2, 0.9, 500.0, 64, 250.0)
+    assert read(SUMMARY) == plan.Measured(2, 0.9, 500.0, 64, 250.0)
     # in advanced mode the other queue's handler did a part of it
     assert read(SUMMARY | {"mode": "advanced"}).handler_pps == 150.0
 
@@ -132,5 +132,5 @@ def test_not_json(tmp_path, text):
     file = tmp_path / "summary.json"
     file.write_bytes(text.encode("latin1"))
     with pytest.raises(UsageError, match="is not JSON") as error:
-        measured.read(str(file))
+        plan.read_summary(str(file))
     assert "\n" not in str(error.value)

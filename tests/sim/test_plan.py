@@ -9,11 +9,9 @@ import pytest
 from hypothesis import assume, given, settings
 
 from wirecap.errors import UsageError
-from wirecap.kernels.jit import PURE
+from wirecap.kernels.base.jit import PURE
 from wirecap.sim import plan as planner
-from wirecap.sim.demand import Demand
-from wirecap.sim.plan import check, plan
-from wirecap.sim.trade_offs import hands_over
+from wirecap.sim.plan import Demand, check, hands_over, plan
 
 pytestmark = pytest.mark.skipif(PURE, reason="plans are checked by compiled kernels")
 
@@ -130,7 +128,7 @@ def test_buddies_need_chunks(queues):
         lasting = replace(found.demand, burst_packets=200 * 64 * found.R)
         lost = check(replace(found, demand=lasting)).drop_rate
         assert lost == pytest.approx(found.mean_loss, abs=0.01 if R is None else 1 / queues)
-        assert (lost > 0.01) == any("all its buddies busy" in note for note in found.notes)
+        assert (lost > 0.01) == any("cannot keep all buddies of a queue busy" in note for note in found.notes)
 
 
 def test_a_capture_thread_that_cannot_follow():

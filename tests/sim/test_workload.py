@@ -8,15 +8,29 @@ import pytest
 from hypothesis import given, settings
 from small import cost_of, runs, workloads
 
-from wirecap.config import PoolConfig
+from wirecap.config.capture import PoolConfig
 from wirecap.errors import UsageError
-from wirecap.kernels.jit import PURE
-from wirecap.kernels.sim_arrivals import unroll
-from wirecap.sim import border_router, bus, load, workload, workload_spec
-from wirecap.sim.engines import Dna, Netmap, PfRing, WireCap
-from wirecap.sim.engines.netmap import SYNC_PS
+from wirecap.kernels.base.jit import PURE, kernel
+from wirecap.kernels.base.kinds import i64, words
+from wirecap.kernels.sim.arrivals import ARRIVALS
+from wirecap.sim import bus, handler_cost, workload
+from wirecap.sim.models import Dna, Netmap, PfRing, WireCap
+from wirecap.sim.models.ring_models import SYNC_PS
 from wirecap.sim.workload import PS, Runs, Workload, times_of
 from wirecap.traffic import border_router as shape
+
+
+@kernel(i64(ARRIVALS, i64, words))
+def unroll(arrivals, queue, times):
+    """The first times.size arrivals of a queue, one by one; how many there were."""
+    total = 0
+    for run in range(arrivals.first[queue], arrivals.first[queue + 1]):
+        for i in range(arrivals.size[run]):
+            if total == times.size:
+                return total
+            times[total] = arrivals.start[run] + i * arrivals.interval[run]
+            total += 1
+    return total
 
 
 def test_wire_rate():
@@ -104,7 +118,7 @@ def test_on_off_without_a_pause():
 @pytest.mark.parametrize("queues", [1, 4, 5, 6])
 def test_border_router(queues):
     """32 s, 5 to 6 million packets, the same number however many queues; the hot queue near 80 kp/s with six."""
-    packets = border_router.workload(queues)
+    packets = workload.border_router(queues)
     assert packets.packets == pytest.approx(5_920_065, abs=queues)
     assert 5e6 < packets.packets < 6e6
     assert packets.duration_s == pytest.approx(32, abs=0.01)
@@ -124,37 +138,37 @@ def test_what_cannot_be_is_refused():
             Runs.at(wrong)
     for text in ("pkt_handler", "pkt_handler:x=-1", "pkt_handler:x=3,rate=4", "lognormal:rate=1k,sigma=0", "write"):
         with pytest.raises(UsageError):
-            load.parse(text)
+            handler_cost.parse_handler_cost(text)
     for text in ("onoff:rate=1,on=1ns,off=0s,duration=1s", "onoff:rate=1,on=1s,off=1s,duration=300d",
                  "poisson:packets=50M,rate=1"):  # fmt: skip
         with pytest.raises(UsageError):
-            workload_spec.parse(text, (1.0,))
+            workload.parse_workload(text, (1.0,))
     for text in ("burst", "burst:packets=1", "burst:packets=0,rate=1", "flood:rate=1", "burst:packets=1,rate=1,x=2"):
         with pytest.raises(UsageError):
-            workload_spec.parse(text, (1.0,))
+            workload.parse_workload(text, (1.0,))
     for text in ("", "a", "0,0", "-1,2", "nan"):
         with pytest.raises(UsageError):
-            workload_spec.parse_shares(text)
+            workload.parse_shares(text)
     with pytest.raises(UsageError):
         Dna(1)
     for engine, field in ((PfRing, "kernel_ps"), (Netmap, "sync_ps"), (WireCap, "capture_ps"), (WireCap, "chunk_ps")):
-        with pytest.raises(UsageError, match="up to an hour"):
+        with pytest.raises(UsageError, match="at most an hour"):
             engine(**{field: 3601 * PS})
 
 
 def test_costs_that_are_none(tmp_path):
     """A file of costs that is empty, no text, not numbers or beyond the clock is refused in one line."""
-    for octets in (b"", b"# nothing\n", b"x", b"-1", b"nan", b"inf", b"1e300", b"1 2\n", b"\xff\xfe"):
-        (tmp_path / "costs").write_bytes(octets)
+    for data in (b"", b"# nothing\n", b"x", b"-1", b"nan", b"inf", b"1e300", b"1 2\n", b"\xff\xfe"):
+        (tmp_path / "costs").write_bytes(data)
         with pytest.raises(UsageError):
-            load.measured(str(tmp_path / "costs"))
+            handler_cost.measured(str(tmp_path / "costs"))
 
 
 @pytest.mark.parametrize("engine", [Dna(8), Netmap(8), PfRing(8, 8), WireCap(4, 2, ring=8)])
 def test_every_engine_meets_the_same_work(engine):
     """A packet costs what it costs, whatever was lost before it: a handler that gets the last packet, and the first
     that comes, works as long for it with every engine."""
-    cost = load.exponential(1e6)
+    cost = handler_cost.exponential(1e6)
     alone = Runs.of([0, PS], [0, 0], [100, 1])  # most of the first hundred are lost, the last one is not
     busy_s = engine.simulate(Workload("two", (alone,)), cost).queues[0].busy_s
     first = engine.simulate(Workload("one", (Runs.of([0], [0], [100]),)), cost).queues[0].busy_s
@@ -165,14 +179,14 @@ def test_every_engine_meets_the_same_work(engine):
 
 def test_handler_costs(tmp_path):
     """x = 300 is 38,844 p/s; every distribution has the mean that was asked for; a file's costs are resampled."""
-    assert load.filters(300).rate_pps == pytest.approx(38_844, rel=1e-6)
-    assert load.filters(0).mean_ps < 67_200
-    assert load.filters(299).mean_ps == pytest.approx(load.filters(300).mean_ps * 299 / 300, rel=1e-3)
+    assert handler_cost.filters(300).rate_pps == pytest.approx(38_844, rel=1e-6)
+    assert handler_cost.filters(0).mean_ps < 67_200
+    assert handler_cost.filters(299).mean_ps == pytest.approx(handler_cost.filters(300).mean_ps * 299 / 300, rel=1e-3)
     for text in ("exponential:rate=38844", "lognormal:rate=38844,sigma=1.5", "pkt_handler:rate=38844"):
-        assert load.parse(text).rate_pps == pytest.approx(38_844, rel=1e-4)
+        assert handler_cost.parse_handler_cost(text).rate_pps == pytest.approx(38_844, rel=1e-4)
     file = tmp_path / "costs"
     file.write_text("100\n300\n")
-    found = load.parse(f"costs:file={file}")
+    found = handler_cost.parse_handler_cost(f"costs:file={file}")
     assert found.mean_ps == pytest.approx(200_000)
     assert found.costs.min() < 110_000 < 290_000 < found.costs.max()
 
@@ -180,7 +194,7 @@ def test_handler_costs(tmp_path):
 @pytest.mark.skipif(PURE, reason="so many draws take compiled kernels")
 def test_drawn_costs_have_their_distribution():
     """The mean busy time of 10^6 exponential packets is the distribution's, and another seed gives other costs."""
-    cost = load.exponential(1e6)
+    cost = handler_cost.exponential(1e6)
     packets = workload.burst(10**6, 1e3)
     first, other = (Dna().simulate(packets, cost, seed=seed).queues[0].busy_s for seed in (1, 2))
     assert first == pytest.approx(1.0, rel=0.01)
@@ -240,7 +254,7 @@ def test_what_passes_a_bus_is_what_it_can_move(small, scale, place_ps, data):
 def test_every_packet_of_a_bus_has_a_name(small, scale, budget_pps, nics):
     """Whatever comes, each NIC's queues account for each of their packets: handled, lost on the bus, or in the ring."""
     offered = Workload("scaled", tuple(Runs.of(q.start * scale, q.interval * scale, q.count) for q in small.queues))
-    result = bus.simulate(Dna(8), offered, load.rate(10**8), nics=nics, bus=bus.Bus(budget_pps))
+    result = bus.simulate(Dna(8), offered, handler_cost.rate(10**8), nics=nics, bus=bus.Bus(budget_pps))
     assert [queue.received for queue in result.queues] == [queue.packets for queue in offered.queues] * nics
     for queue in result.queues:
         assert queue.received == queue.delivered + queue.drops["bus_saturated"] + queue.drops["ring_full"]

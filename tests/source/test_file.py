@@ -21,11 +21,11 @@ __all__ = ["Nobody", "Rig", "check_identity", "until"]
 @pytest.fixture
 def little_trace(mixed_trace, tmp_path) -> Path:
     """The first 3,000 packets of the mixed trace."""
-    octets, at = mixed_trace.read_bytes(), 24
+    data, at = mixed_trace.read_bytes(), 24
     for _ in range(3000):
-        at += 16 + int.from_bytes(octets[at + 8 : at + 12], "little")
+        at += 16 + int.from_bytes(data[at + 8 : at + 12], "little")
     path = tmp_path / "little.pcap"
-    path.write_bytes(octets[:at])
+    path.write_bytes(data[:at])
     return path
 
 
@@ -59,8 +59,8 @@ def test_compressed_files_are_streamed(little_trace, tmp_path, pack):
     packed.write_bytes(pack(little_trace.read_bytes()))
     assert run(["capture", "-q", "-r", str(packed), "-M", "16", "-R", "4", "-w", str(out)]) == 0
     expected = read_pcap(little_trace)
-    assert [(p.stamp, p.data, p.original) for p in read_pcapng(out)] == [
-        (p.stamp * 1000, p.data, p.original) for p in expected
+    assert [(p.timestamp, p.data, p.original) for p in read_pcapng(out)] == [
+        (p.timestamp * 1000, p.data, p.original) for p in expected
     ]
 
 

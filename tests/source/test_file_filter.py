@@ -14,11 +14,8 @@ from hypothesis import strategies as st
 
 import wirecap
 from rig import until
-from wirecap.files.feed import AHEAD_BYTES, Mapped
-from wirecap.files.reader import open_capture
-from wirecap.kernels import scan_state as at
-
-pytest.importorskip("pcapy")
+from wirecap.files.reader import AHEAD_BYTES, Mapped, open_capture
+from wirecap.kernels.file import read as at
 
 
 def pcap_of(sizes: list[int]) -> bytes:
@@ -42,15 +39,15 @@ def test_what_the_filter_wants_comes_in_order(
     sizes: list[int], limit: int, shape: tuple[int, int], streamed: bool
 ) -> None:
     """Whatever the pool: the packets that match arrive once and in order, the others are counted as filtered out."""
-    octets = pcap_of(sizes)
+    data = pcap_of(sizes)
     with tempfile.NamedTemporaryFile(suffix=".pcap") as file:
-        file.write(gzip.compress(octets, 1) if streamed else octets)
+        file.write(gzip.compress(data, 1) if streamed else data)
         file.flush()
         with wirecap.open(file.name, M=shape[0], R=shape[1], filter=f"len >= {limit}") as capture:
             found = [
-                (int(stamp), bytes(packet))
+                (int(timestamp), bytes(packet))
                 for chunk in capture
-                for stamp, packet in zip(chunk.timestamps, chunk, strict=True)
+                for timestamp, packet in zip(chunk.timestamps, chunk, strict=True)
             ]
     wanted = [(n * 10**9, bytes([n & 0xFF]) * size) for n, size in enumerate(sizes) if size >= limit]
     assert found == wanted

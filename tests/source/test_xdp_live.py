@@ -10,18 +10,21 @@ import pytest
 
 import wirecap
 from rig import LiveRig, Wire, check_identity, flow_frames, number_of, read_pcapng, until
-from wirecap import assemble
-from wirecap.config import WriteConfig
-from wirecap.kernels import rings as r
-from wirecap.linux import asm, bpf, ethtool, netlink, netns
+from wirecap.config.capture import WriteConfig
+from wirecap.errors import UsageError
+from wirecap.files.reader import open_capture
+from wirecap.kernels.xdp import rings as r
+from wirecap.linux import af_xdp, asm, bpf, ethtool, netdev, netlink, netns
 from wirecap.source import xdp as xdp_source
+from wirecap.source.nics import Shortcoming, told
 from wirecap.source.xdp import Nic, XdpSource
-from wirecap.traffic import frames
-from wirecap.traffic.liveframes import LiveFrames
+from wirecap.traffic import synthetic
+from wirecap.traffic.live_frames import LiveFrames
 
 pytestmark = pytest.mark.live
 
 MS = 1_000_000
+SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 
 
 def write_to(path):
@@ -36,7 +39,10 @@ def test_frames_arrive_whole_and_in_order(testbed, tmp_path, mode, threads):
     sent = [frame for size in (60, 61, 333, 1514) for frame in flow_frames(500, size, first=size * 1000)]
     path = tmp_path / "out.pcapng"
     with LiveRig(bed, write=write_to(path), xdp_mode=mode, capture_threads=threads) as rig:
-        assert rig.source.describe() == {"xdp_mode": mode, "zero_copy": False}
+        stamps = {"type": "host", "read_for": "group", "resolution_ns": 5000}
+        if mode == "generic":
+            stamps |= {"read_for": "packet", "resolution_ns": 1}
+        assert rig.source.describe() == {"xdp_mode": mode, "zero_copy": False, "time_stamps": stamps}
         with Wire(bed.nics[0].outside) as wire:
             wire.send(sent)
         rig.done(len(sent))
@@ -44,18 +50,20 @@ def test_frames_arrive_whole_and_in_order(testbed, tmp_path, mode, threads):
         check_identity(rig.engine, received=len(sent))
         assert rig.drops() == {}
         assert sum(queue.received > 0 for queue in rig.engine.summary().queues) > 1
-        assert rig.engine.summary().total("received_octets") == sum(map(len, sent))
+        assert rig.engine.summary().total("received_bytes") == sum(map(len, sent))
     found = read_pcapng(path)
     assert sorted(packet.data for packet in found) == sorted(sent)
-    stamps = [packet.stamp for packet in found]
-    assert stamps == sorted(stamps)
+    timestamps = [packet.timestamp for packet in found]
+    assert timestamps == sorted(timestamps)
+    with open_capture(str(path)) as file:  # as tcpdump's: it refuses a file whose interfaces have several
+        assert {interface.snaplen for interface in file.interfaces} == {262_144}
 
 
 @pytest.mark.parametrize("mode", ["native", "generic"])
 def test_stop_in_the_middle_of_traffic(testbed, mode):
     """A stop at full speed, orderly or in haste, accounts for every packet that reached the hook."""
     bed = testbed(queues=2, gro=mode == "generic")
-    with LiveFrames(bed.nics[0].outside, frames.udp(60)) as sender:
+    with LiveFrames(bed.nics[0].outside, synthetic.udp(60)) as sender:
         for give_up in (False, True, False):
             with LiveRig(bed, xdp_mode=mode) as rig:
                 thread = threading.Thread(target=sender.send, args=(3_000_000,))
@@ -68,36 +76,37 @@ def test_stop_in_the_middle_of_traffic(testbed, mode):
 
 
 @pytest.mark.parametrize("clock", ["tai", "monotonic"])
-def test_stamps_are_utc(testbed, tmp_path, clock):
-    """Stamps by either kernel clock lie between the sending and the receiving, in UTC, in order."""
-    check_stamps(testbed(queues=2), tmp_path / "out.pcapng", clock)
+def test_timestamps_are_utc(testbed, tmp_path, clock):
+    """Timestamps by either kernel clock lie between the sending and the receiving, in UTC, in order."""
+    check_timestamps(testbed(queues=2), tmp_path / "out.pcapng", clock)
 
 
-def test_stamps_after_the_kernel_refused_what_was_admitted(testbed, tmp_path, monkeypatch):
+def test_timestamps_after_the_kernel_refused_what_was_admitted(testbed, tmp_path, monkeypatch):
     """Once the kernel refuses a packet that the program let through, the capture thread gives the time."""
     room = xdp_source.HEADROOM_BYTES - 100  # the program believes that 100 bytes more fit a cell
     monkeypatch.setattr(xdp_source, "HEADROOM_BYTES", room)
+    monkeypatch.setattr(af_xdp, "joins_cells", lambda: False)
     bed = testbed(queues=1, mtu=3000)
-    with LiveRig(bed, write=write_to(tmp_path / "out.pcapng")) as rig, Wire(bed.nics[0].outside) as wire:
+    with LiveRig(bed, write=write_to(tmp_path / "out.pcapng"), engine="xdp") as rig, Wire(bed.nics[0].outside) as wire:
         wire.send(flow_frames(1, 1850))
-        until(lambda: rig.engine.source.counts(rig.engine.pool, 0).received == 1)
+        until(lambda: rig.engine.source._sockets[0].statistics().rx_dropped == 1)
         rig.engine.source.check()
         before = time.time_ns()
         wire.send(flow_frames(100))
         rig.done(100)
         after = time.time_ns()
         rig.stop()
-    assert all(before - 5 * MS <= packet.stamp <= after + 5 * MS for packet in read_pcapng(tmp_path / "out.pcapng"))
+    assert all(before - 5 * MS <= packet.timestamp <= after + 5 * MS for packet in read_pcapng(tmp_path / "out.pcapng"))
 
 
-def test_stamps_by_the_capture_thread(testbed, tmp_path):
+def test_timestamps_by_the_capture_thread(testbed, tmp_path):
     """With no clock in the XDP program all packets that are found together get the capture thread's time."""
-    check_stamps(testbed(queues=2), tmp_path / "out.pcapng", "none", unstamped=True)
-    assert len({packet.stamp for packet in read_pcapng(tmp_path / "out.pcapng")}) < 500
+    check_timestamps(testbed(queues=2), tmp_path / "out.pcapng", "none", unstamped=True)
+    assert len({packet.timestamp for packet in read_pcapng(tmp_path / "out.pcapng")}) < 500
 
 
-def check_stamps(bed, path, clock, unstamped=False):
-    """Each packet's stamp lies within 5 ms of the time in which it was sent and taken."""
+def check_timestamps(bed, path, clock, unstamped=False):
+    """Each packet's timestamp lies within 5 ms of the time in which it was sent and taken."""
     inside = bed.nics[0].inside
     index = netns.call(bed.name, netlink.interface, inside).index
     source = netns.call(bed.name, XdpSource, [Nic(inside, index, 2, (0, 1))], 25_600, use_clock=clock)
@@ -110,21 +119,25 @@ def check_stamps(bed, path, clock, unstamped=False):
             times.append((before, time.time_ns()))
         rig.stop()
         check_identity(rig.engine, received=500)
-        assert rig.engine.pool.queues[r.UNSTAMPED] == unstamped
+        assert rig.engine.pool.queues[r.NO_TIMESTAMPS] == unstamped
         assert rig.application.writer.late == 0
     found = read_pcapng(path)
     assert sorted(number_of(packet.data) for packet in found) == list(range(500))
     for packet in found:
         before, after = times[number_of(packet.data) // 100]
-        assert before - 5 * MS <= packet.stamp <= after + 5 * MS
+        assert before - 5 * MS <= packet.timestamp <= after + 5 * MS
 
 
-def test_frames_longer_than_a_cell_are_named(testbed):
-    """What does not fit a cell is dropped as oversize; 4 KiB cells take it."""
+def test_frames_longer_than_a_cell_are_named(testbed, monkeypatch):
+    """Where the kernel does not put a frame into several cells, what does not fit one is dropped as oversize."""
+    monkeypatch.setattr(af_xdp, "joins_cells", lambda: False)
     bed = testbed(queues=1, mtu=3000)
     fits, too_long = flow_frames(20, 1792), flow_frames(30, 1793)
     for cell, oversize in ((2048, 30), (4096, 0)):
-        with LiveRig(bed, pool=wirecap.config.PoolConfig(64, 10, cell)) as rig, Wire(bed.nics[0].outside) as wire:
+        with (
+            LiveRig(bed, pool=wirecap.config.capture.PoolConfig(64, 10, cell), engine="xdp") as rig,
+            Wire(bed.nics[0].outside) as wire,
+        ):
             wire.send(fits[:10] + too_long + fits[10:])
             rig.done(50)
             rig.stop()
@@ -151,8 +164,33 @@ def test_two_nics_in_one_capture(testbed, tmp_path):
     found = read_pcapng(path)
     for interface, numbers in ((0, range(200)), (1, range(1000, 1400))):
         assert sorted(number_of(p.data) for p in found if p.interface == interface) == list(numbers)
-    stamps = [packet.stamp for packet in found]
-    assert stamps == sorted(stamps)
+    timestamps = [packet.timestamp for packet in found]
+    assert timestamps == sorted(timestamps)
+
+
+@pytest.mark.parametrize("kernel_filter", [None, "drop"])
+def test_filters_that_ask_for_directions_and_interfaces(testbed, kernel_filter):
+    """All packets are incoming ones, and each NIC has its index, in the threads' filter as in the kernel's."""
+    bed = testbed(queues=1, nics=2)
+    index = netns.call(bed.name, netlink.interface, bed.nics[1].inside).index
+    names = [nic.inside for nic in bed.nics]
+    wanted = f"inbound and (ifindex {index} or udp src port 443)"
+    with LiveRig(bed, *names, filter=wanted, kernel_filter=kernel_filter) as rig:
+        for nic in bed.nics:
+            with Wire(nic.outside) as wire:
+                wire.send([synthetic.udp(60, source_port=port) for port in (443, 80, 80)])
+        rig.done(6)
+        rig.stop()
+        check_identity(rig.engine, received=6)
+        assert [queue.delivered for queue in rig.engine.summary().queues] == [1, 3]
+    first = netns.call(bed.name, netlink.interface, names[0]).index
+    for name, only, hint in (
+        (names, "outbound", "AF_XDP sees incoming packets only, --engine packet both"),
+        (names[:1], f"ifindex {index}", f"{names[0]} is interface {first}"),
+    ):
+        with pytest.raises(UsageError, match="matches no packet") as error:
+            wirecap.open(name, engine="xdp", netns=bed.name, filter=only, kernel_filter=kernel_filter)
+        assert error.value.hint == hint
 
 
 def test_other_queues_stay_the_hosts(testbed, tmp_path):
@@ -160,6 +198,7 @@ def test_other_queues_stay_the_hosts(testbed, tmp_path):
     bed = testbed(queues=4)
     inside = bed.nics[0].inside
     host = netns.call(bed.name, socket.socket, socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
+    host.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)  # Linux 6.1 counts a page for each packet
     host.bind((inside, 0x0800))
     host.settimeout(5)
     path = tmp_path / "out.pcapng"
@@ -194,16 +233,26 @@ def test_one_nic_in_two_parts(testbed):
         LiveRig(bed, f"{inside}@3", f"{inside}@0-3")
 
 
-def test_tags_that_the_nic_takes_out_are_told(testbed):
-    """Where the interface takes VLAN tags out of packets, which XDP does not see, the capture says so at its start."""
+def test_tags_that_the_nic_takes_out_are_told(testbed, monkeypatch):
+    """Where the interface takes VLAN tags out of packets and tells no program, the capture says so at its start."""
+    monkeypatch.setattr(netdev, "features", lambda index: netdev.Features())
     bed = testbed(queues=1)
     inside = bed.nics[0].inside
     for stripping in (False, True):
         netns.call(bed.name, ethtool.set_features, inside, {"rx-vlan-hw-parse": stripping})
         with LiveRig(bed) as rig:
-            told = netns.call(bed.name, assemble.warnings, rig.source)
-        assert len(told) == stripping
-        assert all("VLAN" in line and inside in line for line in told)
+            warned = netns.call(bed.name, rig.source.warnings)
+        assert len(warned) == stripping
+        assert all("VLAN" in line and inside in line and len(line) < 165 for line in warned)
+
+
+def test_what_several_interfaces_lack_is_one_line():
+    """Two ends of a forwarder that strip VLAN tags alike share a line, and the remedy names neither."""
+    stripped = Shortcoming("VLAN tags", "{}: stripped", "ethtool -K {} rxvlan off")
+    assert told([("eth1", stripped)]) == ["eth1: stripped (ethtool -K eth1 rxvlan off)"]
+    assert told([("eth1", stripped), ("eth2", stripped)]) == [
+        "eth1 and eth2: stripped (ethtool -K INTERFACE rxvlan off)"
+    ]
 
 
 @pytest.mark.parametrize("mode", ["native", "generic"])
@@ -294,7 +343,7 @@ def test_burst_at_full_speed_into_a_slow_handler(testbed, packets, whole):
     """(256, 100) and 38,844 packets a second: a burst of R x M is captured whole, of a longer one the rest is named."""
     bed = testbed(queues=1)
     with LiveRig(bed, handlers=["pkt_handler:rate=38844"]) as rig:
-        with LiveFrames(bed.nics[0].outside, frames.udp(60)) as sender:
+        with LiveFrames(bed.nics[0].outside, synthetic.udp(60)) as sender:
             start = time.monotonic()
             assert sender.send(packets) == packets
             took_s = time.monotonic() - start
@@ -339,11 +388,12 @@ def test_a_refused_start_touches_no_file(testbed, tmp_path, refusal):
         link = netns.call(bed.name, program.attach, index, bpf.XDP_SKB_MODE)
     elif refusal == "gone":
         set_link(bed, inside, gone=True)
-    reason = {"another program": "attached already", "gone": inside}[refusal]
-    with pytest.raises(wirecap.UsageError, match=reason):
+    reason = {"another program": "another XDP program is already attached", "gone": inside}[refusal]
+    with pytest.raises(wirecap.UsageError, match=reason) as refused:
         rig.__enter__()
     assert path.read_bytes() == b"yesterday"
     if refusal == "another program":
+        assert "run this as root, outside the container" in refused.value.hint  # it is ours: no other process has it
         assert link.ifindex() == index
         link.close()
 

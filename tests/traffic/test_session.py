@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from rig import time_limit, until
-from wirecap.kernels import pacing as p
+from wirecap.errors import UsageError
+from wirecap.kernels.transmit import paced_loop as p
 from wirecap.traffic.batch import Batch, NotSent
-from wirecap.traffic.session import Session
+from wirecap.traffic.sender import NO_CARRIER, LinkLostError, Links
+from wirecap.traffic.session import Outcome, Session
 
 __all__ = ["time_limit"]
 N, BATCHES, GAP_NS = 10, 6, 1000
@@ -22,7 +24,7 @@ N, BATCHES, GAP_NS = 10, 6, 1000
 class Counted:
     """Packets of 100, 101, 102 ... bytes, one every GAP_NS."""
 
-    paced, queues = True, 1
+    paced, queues, counted = True, 1, True
 
     def __init__(self) -> None:
         self.not_sent = NotSent()
@@ -39,6 +41,9 @@ class Counted:
                 np.zeros(N, np.int64), (number + 1) / BATCHES, self._release,
             )  # fmt: skip
 
+    def left(self) -> int | None:
+        return None
+
     def _release(self) -> None:
         self.released += 1
 
@@ -53,6 +58,7 @@ class Sender:
     def __init__(self, lost: int = 0) -> None:
         self.control = np.zeros(p.CONTROL_WORDS, np.int64)
         self.done, self.lost = 0, lost
+        self.links = Links([])
 
     def kernels(self) -> list[Any]:
         return []
@@ -72,7 +78,13 @@ class Sender:
     def completed(self) -> int:
         return self.done
 
+    def unfinished(self) -> int:
+        return 0
+
     def per_queue(self) -> dict[int, int]:
+        return {}
+
+    def per_interface(self) -> dict[str, int]:
         return {}
 
     def refused(self) -> int:
@@ -97,7 +109,7 @@ class Ahead(Sender):
         session.stop()
 
 
-def octets_of(packets: int) -> int:
+def bytes_of(packets: int) -> int:
     return sum(range(100, 100 + packets))
 
 
@@ -107,7 +119,7 @@ def test_whole_plan() -> None:
     plan = Counted()
     outcome = Session(plan, Sender(lost=3)).run()
     assert (outcome.attempted, outcome.sent, outcome.refused) == (N * BATCHES, N * BATCHES - 3, 3)
-    assert outcome.octets == int((N * BATCHES - 3) * (100 + 159) / 2)
+    assert outcome.bytes == int((N * BATCHES - 3) * (100 + 159) / 2)
     assert outcome.planned_s == pytest.approx((N * BATCHES - 1) * GAP_NS / 1e9)
     assert outcome.duration_s == pytest.approx(outcome.planned_s)
     assert outcome.share == 1.0
@@ -120,7 +132,7 @@ def test_ended_early_by_a_sender_that_is_ahead(count: int) -> None:
     sender = Ahead(count)
     session = sender.session = Session(Counted(), sender)
     outcome = session.run()
-    assert (outcome.attempted, outcome.octets) == (count, octets_of(count))
+    assert (outcome.attempted, outcome.bytes) == (count, bytes_of(count))
     assert outcome.planned_s == pytest.approx((count - 1) * GAP_NS / 1e9)
     assert outcome.share == pytest.approx(count / (N * BATCHES))
 
@@ -131,7 +143,7 @@ def test_run_that_is_ended_before_it_begins() -> None:
     asked.set()
     outcome = Session(Counted(), sender).run(asked=asked)
     assert outcome.interrupted
-    assert (sender.done, outcome.attempted, outcome.octets) == (0, 0, 0)
+    assert (sender.done, outcome.attempted, outcome.bytes) == (0, 0, 0)
 
 
 def test_plan_that_fails_ends_the_run_after_what_it_gave() -> None:
@@ -163,3 +175,111 @@ def test_plan_that_waits_is_ended() -> None:
 
     session = Session(Waiting(), Sender(), duration_ns=100_000_000)
     assert session.run().sent == N
+
+
+class Cut(Sender):
+    """Loses its link in the second batch, of which it has completed 4 packets; 3 more are under way."""
+
+    def send(self, staged: Batch) -> None:
+        if self.done:
+            self.done += 4
+            raise LinkLostError("eth1", NO_CARRIER, 99)
+        super().send(staged)
+
+    def unfinished(self) -> int:
+        return 3
+
+
+class Endless(Counted):
+    counted = False
+
+    def batches(self) -> Iterator[Batch]:
+        while True:
+            yield from super().batches()
+
+
+class Told(Counted):
+    """Knows how many packets are left without being read."""
+
+    given = 0
+
+    def batches(self) -> Iterator[Batch]:
+        for batch in super().batches():
+            self.given += batch.n
+            yield batch
+
+    def left(self) -> int | None:
+        return N * BATCHES - self.given
+
+
+class Torn(Counted):
+    """A file that is damaged behind its fourth batch."""
+
+    def batches(self) -> Iterator[Batch]:
+        yield from list(super().batches())[:4]
+        raise UsageError("damaged")
+
+
+@pytest.mark.parametrize(("plan", "asked_for"), [(Counted, 60), (Told, 60), (Endless, 17), (Torn, 40)])
+def test_lost_link(plan: type[Counted], asked_for: int) -> None:
+    """What was left of the plan was asked for and is not sent; of one without an end, what was under way."""
+    given = plan()
+    with pytest.raises(LinkLostError, match="eth1: no carrier, after 14 packets were sent") as raised:
+        Session(given, Cut()).run()
+    outcome = raised.value.outcome  # type: ignore[attr-defined]
+    assert (outcome.sent, outcome.refused, outcome.reason) == (14, asked_for - 14, NO_CARRIER)
+    assert outcome.all_counted == (plan is not Endless)
+    if plan is Counted:
+        assert given.released == BATCHES
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_link_lost_behind_the_last_packet(counted: bool) -> None:
+    """A run that sent everything is a success, also if nobody knew beforehand how much that is; not if some of it was
+    dropped."""
+
+    class Behind(Sender):
+        def finish(self) -> None:
+            raise LinkLostError("eth1", NO_CARRIER, self.done)
+
+    plan = Counted()
+    plan.counted = counted
+    outcome = Session(plan, Behind()).run()
+    assert (outcome.sent, outcome.refused, outcome.reason) == (N * BATCHES, 0, "")
+    with pytest.raises(LinkLostError, match="after 57 packets"):
+        Session(plan, Behind(lost=3)).run()
+
+
+def test_lost_link_while_the_plan_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a read does not end, what is behind it was not counted."""
+    monkeypatch.setattr("wirecap.traffic.session._LEAVE_S", 0.05)
+    goes_on = threading.Event()
+
+    class Slow(Counted):
+        def batches(self) -> Iterator[Batch]:
+            yield from list(super().batches())[:3]
+            goes_on.wait(30)
+
+    with pytest.raises(LinkLostError) as raised:
+        Session(Slow(), Cut()).run()
+    goes_on.set()
+    assert not raised.value.outcome.all_counted  # type: ignore[attr-defined]
+
+
+def test_run_that_its_watcher_breaks_off() -> None:
+    """Nothing is sent any more when the error arrives: its caller closes the sender."""
+
+    class Until(Sender):
+        ended = False
+
+        def send(self, staged: Batch) -> None:
+            until(lambda: self.control[p.STOP])
+            self.ended = True
+
+    def fail(outcome: Outcome) -> None:
+        raise BrokenPipeError
+
+    sender = Until()
+    with pytest.raises(BrokenPipeError):
+        Session(Counted(), sender).run(fail)
+    assert sender.ended

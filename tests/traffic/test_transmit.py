@@ -13,96 +13,13 @@ from hypothesis import strategies as st
 
 import wirecap
 from wirecap.errors import SystemCallError, UsageError, WirecapError
-from wirecap.kernels import libc
-from wirecap.kernels import transmit as k
 from wirecap.lab.testbed import Testbed
 from wirecap.linux import netlink, netns
-from wirecap.traffic import frames
-from wirecap.traffic.transmit import Transmitter, _goals, shares
+from wirecap.traffic import synthetic
+from wirecap.traffic.transmitter import Transmitter, _goals, shares
 
 Make = Callable[..., Testbed]
-FRAME = frames.udp(60)
-
-
-class KernelSide:
-    """Rings without a kernel: a thread takes frames from the TX ring and completes them, some turns later."""
-
-    CELLS, CELL = 8, 128
-
-    def __init__(self, first: int) -> None:
-        octets = np.zeros(4096, np.uint8)
-        self.words, self.halves = octets.view(np.int64), octets.view(np.uint32)
-        self.halves[:4] = first  # TX producer, TX consumer, completion producer, completion consumer
-        self.umem = np.zeros(self.CELLS * self.CELL, np.uint8)
-        self.queues = np.zeros((1, k.QUEUE_WORDS), np.int64)
-        queue = self.queues[0]
-        queue[k.TX_PRODUCER], queue[k.TX_DESCRIPTORS], queue[k.MASK] = 0, 8, self.CELLS - 1
-        queue[k.DONE_PRODUCER], queue[k.DONE_CONSUMER], queue[k.DONE_DESCRIPTORS] = 2, 3, 64
-        queue[k.SOCKET], queue[k.FREE], queue[k.LENGTH] = -1, self.CELLS, 60
-        self.free = np.arange(self.CELLS, dtype=np.int64).reshape(1, -1) * self.CELL
-        self.control = np.zeros(k.CONTROL_WORDS, np.int64)
-        self.control[k.TICK_NS], self.control[k.NUMBER_AT] = 100_000, 8
-        self.seen: list[tuple[int, int]] = []
-        self.stopped = threading.Event()
-
-    def complete(self) -> None:
-        """Frames lie in the kernel for a turn: meanwhile nobody else may have their cells."""
-        held: list[int] = []
-        while not self.stopped.is_set():
-            for cell in held:
-                place = int(self.halves[2])
-                self.words[64 + place % self.CELLS] = cell
-                self.halves[2] = (place + 1) % 2**32
-            held = []
-            while self.halves[1] != self.halves[0] and len(held) < 3:
-                place = int(self.halves[1])
-                cell, length = self.words[8 + place % self.CELLS * 2 :][:2].tolist()
-                assert cell not in held
-                number = int.from_bytes(self.umem[cell + 8 : cell + 16].tobytes(), "big")
-                self.seen.append((number, length))
-                held.append(cell)
-                self.halves[1] = (place + 1) % 2**32
-            time.sleep(0)
-
-
-@pytest.mark.kernel
-@pytest.mark.parametrize(("first", "rate_pps"), [(0, 0.0), (2**32 - 5, 0.0), (2**32 - 5, 20_000.0)])
-def test_cells_go_around_the_rings(first: int, rate_pps: float) -> None:
-    """Eight cells carry 300 frames, each number once and in order, also where the rings' counters wrap at 2**32."""
-    side = KernelSide(first)
-    side.queues[0, k.GOAL], side.queues[0, k.NUMBER] = 300, 2**40
-    side.control[k.START_NS] = time.monotonic_ns()
-    side.control[k.UNTIL_NS] = time.monotonic_ns() + 20_000_000_000
-    thread = threading.Thread(target=side.complete)
-    thread.start()
-    try:
-        rates = np.array([rate_pps / 1e9])
-        rings = (side.words, side.halves, side.umem, side.queues, side.free)
-        ended = k.transmit(*rings, rates, side.control, libc.scratch())
-        taken_ns = time.monotonic_ns() - side.control[k.START_NS]
-    finally:
-        side.stopped.set()
-        thread.join()
-    assert ended == k.DONE
-    assert side.seen == [(2**40 + n, 60) for n in range(300)]
-    assert side.queues[0, k.COMPLETED] == 300
-    assert sorted(side.free[0].tolist()) == [n * side.CELL for n in range(side.CELLS)]
-    if rate_pps:
-        assert taken_ns >= 299 / rate_pps * 1e9
-
-
-@pytest.mark.kernel
-def test_loop_returns_when_told_or_when_its_time_is_over() -> None:
-    """Frames that the kernel never completes do not hold the loop: it ends at UNTIL_NS, and at once when stopped."""
-    side = KernelSide(0)
-    side.queues[0, k.GOAL] = 100
-    side.control[k.START_NS] = time.monotonic_ns()
-    side.control[k.UNTIL_NS] = time.monotonic_ns() + 30_000_000
-    arguments = (side.words, side.halves, side.umem, side.queues, side.free, np.zeros(1), side.control, libc.scratch())
-    assert k.transmit(*arguments) == k.UNFINISHED
-    assert (side.queues[0, k.SUBMITTED], side.queues[0, k.COMPLETED]) == (8, 0)
-    side.control[k.STOP], side.control[k.UNTIL_NS] = 1, 2**62
-    assert k.transmit(*arguments) == k.UNFINISHED
+FRAME = synthetic.udp(60)
 
 
 class Receiver:
@@ -116,7 +33,7 @@ class Receiver:
     def _take(self) -> None:
         for chunk in self.capture:
             mine = self.packets.setdefault(chunk.queue, [])
-            mine += [(int(stamp), bytes(packet)) for stamp, packet in zip(chunk.timestamps, chunk, strict=True)]
+            mine += [(int(timestamp), bytes(packet)) for timestamp, packet in zip(chunk.timestamps, chunk, strict=True)]
 
     def __enter__(self) -> Receiver:
         self._thread.start()
@@ -157,7 +74,7 @@ def test_frames_keep_their_schedule(testbed: Make) -> None:
     A busy machine may wake the sender late: one of five goes has to be on time.
     """
     rates = {0: 10_000, 1: 1_000}
-    own = {0: frames.udp(60), 1: frames.udp(300)}
+    own = {0: synthetic.udp(60), 1: synthetic.udp(300)}
     for _ in range(5):
         bed = testbed(queues=2)
         with Transmitter(bed.nics[0].outside, own, [0, 1], preferred=True) as sender, Receiver(bed) as at:
@@ -167,8 +84,8 @@ def test_frames_keep_their_schedule(testbed: Make) -> None:
         medians = []
         for queue, rate in rates.items():
             assert {packet for _, packet in at.packets[queue]} == {own[queue]}
-            stamps = np.array([stamp for stamp, _ in at.packets[queue]])
-            late_ns = stamps - stamps[0] - np.arange(len(stamps)) * 1e9 / rate
+            timestamps = np.array([timestamp for timestamp, _ in at.packets[queue]])
+            late_ns = timestamps - timestamps[0] - np.arange(len(timestamps)) * 1e9 / rate
             medians.append(np.median(np.abs(late_ns)))
         if max(medians) < 1_000_000:
             return
@@ -232,7 +149,7 @@ def test_what_cannot_be_opened_says_why(testbed: Make) -> None:
         with pytest.raises(SystemCallError, match=r"queue 0: .*busy") as taken:
             Transmitter(outside, FRAME, [0])
         assert "stop its owner" in taken.value.hint
-        with pytest.raises(UsageError, match="no transmit queue 1 was opened"):
+        with pytest.raises(UsageError, match="transmit queue 1 was not opened"):
             sender.send({1: 100}, duration_s=1)
     with pytest.raises(UsageError, match="no interface 'nosuch'"):
         Transmitter("nosuch", FRAME, [0])
@@ -245,12 +162,12 @@ def test_what_cannot_be_opened_says_why(testbed: Make) -> None:
 @pytest.mark.parametrize(
     ("queues", "frame", "sequence_at", "message"),
     [
-        ([], FRAME, None, "transmit queues none"),
-        ([1, 1], FRAME, None, "transmit queues 1, 1"),
-        ([-1], FRAME, None, "transmit queues -1"),
-        ([0], bytes(13), None, "a frame of 13 bytes"),
-        ([0], bytes(4097), None, "a frame of 4097 bytes"),
-        ([0], FRAME, 53, "no 8 bytes at offset 53"),
+        ([], FRAME, None, "unsupported transmit queues: none"),
+        ([1, 1], FRAME, None, "unsupported transmit queues: 1, 1"),
+        ([-1], FRAME, None, "unsupported transmit queues: -1"),
+        ([0], bytes(13), None, "unsupported frame size: 13 bytes"),
+        ([0], bytes(4097), None, "unsupported frame size: 4097 bytes"),
+        ([0], FRAME, 53, "the number does not fit at offset 53"),
     ],
 )
 def test_bad_arguments_are_refused(queues: list[int], frame: bytes, sequence_at: int | None, message: str) -> None:

@@ -1,0 +1,10 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rig import time_limit
+
+__all__ = ["time_limit"]
+
+sys.path.insert(0, str(Path(__file__).parent))

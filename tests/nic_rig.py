@@ -1,0 +1,87 @@
+"""Captures on a NIC of a virtual machine, by every way into the engine (tests/nic)."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+
+from rig import LiveRig, Wire, until
+from wirecap.config.capture import PoolConfig
+from wirecap.errors import SystemCallError
+from wirecap.linux import ethtool, netlink, netns, zero_copy
+
+LARGER = 4096
+"""Cells in which the NICs that know whole KiB only have room for each frame."""
+WAYS = {
+    "zero-copy": {"engine": "xdp", "xdp_mode": "native"},
+    "native": {"engine": "xdp", "xdp_mode": "native"},
+    "generic": {"engine": "xdp", "xdp_mode": "generic"},
+    "packet": {"engine": "packet"},
+}
+
+
+@contextmanager
+def capturing(nic, way, **config):
+    """A capture that goes this way; skips where the NIC's driver has none."""
+    pool = config.pop("pool", PoolConfig(64, 100))
+    if way == "zero-copy" and facts_of(nic).driver in zero_copy.SINCE:
+        pool = replace(pool, cell=LARGER)
+    config = {"pool": pool} | config
+    try:
+        rig = LiveRig(nic, **WAYS[way], **config)
+        rig.__enter__()
+    except SystemCallError as error:
+        if way in ("zero-copy", "native"):
+            pytest.skip(f"the driver has no native XDP: {error.message}")
+        raise
+    try:
+        facts = rig.source.describe()
+        if way == "zero-copy" and not facts["zero_copy"]:
+            pytest.skip("the driver of this kernel has no zero-copy for this NIC")
+        if way == "native" and facts["zero_copy"]:
+            pytest.skip("zero-copy is there, and taken")
+        until(lambda: facts_of(nic).state in ("up", "unknown"))  # some drivers reset the link for a program
+        yield rig
+    finally:
+        rig.__exit__()
+
+
+def facts_of(nic):
+    return netns.call(nic.name, netlink.interface, nic.nics[0].inside)
+
+
+def send(nic, rig, frames, wanted=lambda frame: True):
+    """Send a few at a time: an emulated NIC has a short ring and drops before the hook; wanted: is delivered."""
+    few, before = 50, rig.delivered
+    with Wire(nic.nics[0].outside) as wire:
+        for first in range(0, len(frames), few):
+            wire.send(frames[first : first + few])
+            due = before + sum(map(wanted, frames[: first + few]))
+            arrived(nic, rig, due)
+
+
+def goes_on(nic, rig, frames):
+    """Packets come again after a change of the port, and from then on all of them."""
+    until(lambda: facts_of(nic).state in ("up", "unknown"))
+    before = rig.delivered
+    with Wire(nic.nics[0].outside) as wire:  # a link that says it is up may still lose the first ones
+        until(lambda: wire.send(frames[:1]) or time.sleep(0.05) or rig.delivered > before)
+    settled = until(rig.ended)
+    until(lambda: rig.delivered >= settled)
+    time.sleep(0.5)  # what is still on its way is not counted among the next ones
+    send(nic, rig, frames)
+
+
+def arrived(nic, rig, due):
+    """Wait for so many packets; where they do not come, say what the NIC has counted."""
+    try:
+        until(lambda: rig.delivered >= due, 60)
+    except pytest.fail.Exception:
+        rows = rig.engine.summary()
+        counted = netns.call(nic.name, ethtool.statistics, nic.nics[0].inside)
+        counted = {name: count for name, count in counted.items() if count and "tx" not in name}
+        hook = f"{rows.total('received')} at the hook, {rig.delivered} delivered of {due}, drops {rows.drops()}"
+        pytest.fail(f"{hook}; the NIC: {counted}")

@@ -1,0 +1,29 @@
+"""What a driver does to a NIC's queues, and what follows for the XDP mode."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from wirecap.source import nics
+
+
+@pytest.mark.parametrize(
+    ("driver", "in_use", "asked", "used", "said"),
+    [
+        ("virtio_net", 2, "auto", "generic", "eth9: generic mode, which is slower: "),
+        ("virtio_net", 2, "native", "native", "their packets are missed"),
+        ("virtio_net", 2, "generic", "generic", ""),
+        ("virtio_net", 3, "auto", "auto", ""),  # no room for a queue of each CPU: the driver adds none
+        ("igb", 2, "auto", "auto", ""),
+    ],
+)
+def test_queues_that_a_native_program_adds(monkeypatch, driver, in_use, asked, used, said):
+    """virtio_net adds queues that nobody can capture: auto avoids that; a line says what is lost."""
+    monkeypatch.setattr(nics.netlink, "interface", lambda name: SimpleNamespace(driver=driver))
+    monkeypatch.setattr(nics.ethtool, "most_channels", lambda name: (in_use, 4, "combined"))
+    monkeypatch.setattr(nics.bpf, "len_possible_cpus", lambda: 2)
+    mode, notes = nics.without_strays([nics.Nic("eth9", 9, in_use, tuple(range(in_use)))], asked)
+    assert mode == used
+    assert [said in line and "ethtool -L eth9 combined 4" in line for line in notes] == ([True] if said else [])

@@ -1,7 +1,7 @@
-"""The paper's figure 10, live: bursts of P packets at full speed into a handler of 38,844 packets a second.
+"""The paper's figure 10, live: bursts of P packets at full speed into a handler of 38,844 packets per second.
 
-A pool of R*M cells captures every burst up to R*M whole, whatever M and R are; what a longer one loses
-follows drop = max(0, 1 - (R*M + mu*P/lambda) / P), with mu the handler's and lambda the measured rate.
+A pool of R*M cells captures every burst of up to R*M packets whole, whatever M and R are; longer bursts lose
+drop = max(0, 1 - (R*M + mu*P/lambda) / P), with mu the handler's rate and lambda the measured one.
 
     sudo .venv/bin/python bench/burst.py
 """
@@ -16,8 +16,8 @@ from rich.table import Table
 
 import common
 from wirecap.lab import testbed
-from wirecap.traffic import frames
-from wirecap.traffic.liveframes import LiveFrames
+from wirecap.traffic import synthetic
+from wirecap.traffic.live_frames import LiveFrames
 
 SHAPES = ((256, 100), (128, 200), (64, 400), (256, 500))
 """(M, R) of the paper's figures 9 and 10."""
@@ -31,12 +31,12 @@ def burst(args: argparse.Namespace, M: int, R: int, packets: int) -> dict[str, A
     options = ["-M", str(M), "-R", str(R), "--handler", f"pkt_handler:rate={args.rate:g}", *args.options.split()]
     with (
         common.Ours(nic.inside, common.NAME, options, args.peer_cpu) as capture,
-        LiveFrames(nic.outside, frames.udp(args.size), sequence_at=42, cpu=args.sender_cpu) as sender,
+        LiveFrames(nic.outside, synthetic.udp(args.size), sequence_at=42, cpu=args.sender_cpu) as sender,
     ):
         begin = time.monotonic()
         sent = sender.send(packets)
         duration_s = time.monotonic() - begin
-        time.sleep(min(packets, R * M) / args.rate)  # until the handler is through
+        time.sleep(min(packets, R * M) / args.rate)  # until the handler is done
         summary, _ = capture.stop()
     found = summary["packets"]
     rate_pps = sent / duration_s
@@ -52,7 +52,7 @@ def burst(args: argparse.Namespace, M: int, R: int, packets: int) -> dict[str, A
 
 
 def body(args: argparse.Namespace) -> dict[str, Any]:
-    table = Table(title=f"bursts into a handler of {args.rate:,.0f} packets a second", title_justify="left")
+    table = Table(title=f"bursts into a handler of {args.rate:,.0f} packets per second", title_justify="left")
     for heading in ("M", "R", "R*M", "P", "P / R*M", "sent Mp/s", "delivered", "dropped %", "closed form %", "drops"):
         table.add_column(heading, justify="right")
     points = []
@@ -61,7 +61,7 @@ def body(args: argparse.Namespace) -> dict[str, Any]:
             for share in SHARES:
                 point = burst(args, M, R, round(share * R * M))
                 for _ in range(2):
-                    if point["rate_pps"] < args.least:  # the sender did not get its CPU: that was no burst
+                    if point["rate_pps"] < args.least:  # the sender did not get its CPU, so this was not a burst
                         point = burst(args, M, R, round(share * R * M))
                 points.append(point)
                 named = ", ".join(f"{name} {count}" for name, count in point["drops"].items())
@@ -83,7 +83,9 @@ def body(args: argparse.Namespace) -> dict[str, Any]:
 
 
 parser = common.options(__doc__.splitlines()[0], 0, 1)
-parser.add_argument("--rate", type=float, default=38844, help="packets a second of the handler (the paper's, x = 300)")
-parser.add_argument("--least", type=float, default=500_000, help="packets a second below which a burst is repeated")
+parser.add_argument("--rate", type=float, default=38844, help="the handler's packets per second (the paper's, x = 300)")
+parser.add_argument(
+    "--least", type=float, default=500_000, help="repeat a burst slower than this many packets per second"
+)
 parser.add_argument("--options", default="", help="more options for wirecap capture")
 common.main(body, parser)

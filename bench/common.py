@@ -1,7 +1,7 @@
-"""What the benchmarks share: our command run as a user runs it, rounds with peers, ratios with their spread.
+"""What the benchmarks share: our command as a user runs it, rounds with peers, ratios with their spread.
 
-One generator (live frames, from inside the kernel) and one veth for all; every round runs each program
-once, in an order that turns, so that a disturbance of the machine meets all of them alike.
+One generator (live frames, from inside the kernel) and one veth serve all programs; every round runs each program
+once, in rotating order, so that disturbances of the machine affect all of them alike.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import platform
 import signal
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -25,17 +26,29 @@ from rich.table import Table
 
 from wirecap.errors import WirecapError
 from wirecap.lab import peers, process, testbed
-from wirecap.traffic import frames
-from wirecap.traffic.liveframes import LiveFrames
+from wirecap.traffic import synthetic
+from wirecap.traffic.live_frames import LiveFrames
 
-WIRECAP = [sys.executable, "-m", "wirecap"]
+WIRECAP = [sys.executable, "-P", "-m", "wirecap"]
 READY = r"^wirecap: capturing on"
 PREFIX = "wb"
 NAME = f"{PREFIX}{os.getpid()}b"
 """Two benchmarks at once spoil each other's figures, but not each other's testbeds."""
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 DISTURBED = 0.05
-"""A sender that waited this share of its time for its CPU shared it with something else: the round means little."""
+"""A sender that waited for its CPU for this share of its time had to share it: the round means little."""
+
+
+def mixed_trace() -> Path:
+    """The mixed trace: real traffic where WIRECAP_TRACES or ../shared/traces beside the checkout has it, else made."""
+    here = Path(__file__).parent
+    real = Path(os.environ.get("WIRECAP_TRACES") or here.parents[1] / "shared" / "traces") / "mixed-30s.pcap"
+    if real.exists():
+        return real
+    made = Path(tempfile.gettempdir()) / f"wirecap-{os.getuid()}" / real.name
+    made.parent.mkdir(mode=0o700, exist_ok=True)
+    subprocess.run([sys.executable, str(here.parent / "tests" / "mixed_trace.py"), str(made)], check=True)
+    return made
 
 
 @dataclass
@@ -49,12 +62,12 @@ class Run:
     """How long the generator sent."""
     delivered: int
     dropped: int
-    """Sent and not delivered, by whomever."""
+    """Packets sent but not delivered, whoever dropped them."""
     drops: dict[str, int] = field(default_factory=dict)
-    """What the program itself says of its drops."""
+    """Drops as the program itself reports them."""
     cpu_s: float = 0.0
     waited: float = 0.0
-    """Share of the time in which the sender stood in line for its CPU."""
+    """Share of the time that the sender waited for its CPU."""
     faults: list[str] = field(default_factory=list)
     """Numbers that contradict each other; empty in a good run."""
 
@@ -64,7 +77,7 @@ class Run:
 
 
 class Ours:
-    """``wirecap capture`` with its summary; the same verbs as a peer."""
+    """``wirecap capture`` with its summary, used like a peer."""
 
     settle_s = 0.3
 
@@ -89,7 +102,7 @@ class Ours:
         time.sleep(self.settle_s)
         ended = self.child.end(signal.SIGINT, timeout_s=120)
         if ended.status:
-            raise WirecapError(f"wirecap ended with status {ended.status}: {ended.output.strip()[-400:]}")
+            raise WirecapError(f"wirecap exited with status {ended.status}: {ended.output.strip()[-400:]}")
         return json.loads(self.summary_file.read_text()), ended.cpu_s
 
     def __enter__(self) -> Ours:
@@ -101,7 +114,7 @@ class Ours:
 
 
 def contradictions(summary: dict[str, Any], sent: int) -> list[str]:
-    """Where the summary's numbers do not add up, or are not those of the generator."""
+    """Where the summary's numbers do not add up, or do not match the generator's."""
     packets = summary["packets"]
     checks = {
         "received = delivered + filtered_out + dropped": (
@@ -122,11 +135,11 @@ def measure(
     tool: str, number: int, send: Send, args: argparse.Namespace, ours: Iterable[str] = (), file: Path | None = None,
     gro: bool = False,
 ) -> Run:  # fmt: skip
-    """One round of one program: start it, send, stop it.  gro: ours too reads through AF_PACKET."""
+    """One round of one program: start it, send, stop it.  gro: our program reads through AF_PACKET, too."""
     peer_type = peers.CAPTURES.get(tool)
     gro = peer_type.needs_gro if peer_type else gro
     nic = testbed.up(NAME, queues=1, gro=gro).nics[0]
-    frame = frames.udp(args.size)
+    frame = synthetic.udp(args.size)
     if peer_type:
         with peer_type(nic.inside, NAME, file, args.peer_cpu) as peer, _sender(nic.outside, frame, args) as sender:
             sent, duration_s, waited = _timed(send, sender)
@@ -151,7 +164,7 @@ def _sender(interface: str, frame: bytes, args: argparse.Namespace) -> LiveFrame
 
 
 def _timed(send: Send, sender: LiveFrames) -> tuple[int, float, float]:
-    """Packets sent, seconds, and the share of them that this thread waited for a CPU (proc_pid_schedstat)."""
+    """Packets sent, seconds, and the share of those that this thread waited for a CPU (proc_pid_schedstat)."""
     schedule = Path("/proc/thread-self/schedstat")
     begin, before = time.monotonic(), int(schedule.read_text().split()[1])
     sent = send(sender)
@@ -160,11 +173,11 @@ def _timed(send: Send, sender: LiveFrames) -> tuple[int, float, float]:
 
 
 def present(wanted: str) -> list[str]:
-    """The peers of a comma-separated list that are installed; the reason is printed for the others."""
+    """The peers of a comma-separated list that are installed; for the others, prints why they are left out."""
     found = []
     for name in filter(None, wanted.split(",")):
         if name not in peers.CAPTURES:
-            raise WirecapError(f"no peer {name!r}", f"there are: {', '.join(peers.CAPTURES)}")
+            raise WirecapError(f"unknown peer {name!r}", f"use one of {', '.join(peers.CAPTURES)}")
         reason = peers.CAPTURES[name].available()
         if reason:
             console.print(f"left out: {name}: {reason}")
@@ -174,7 +187,7 @@ def present(wanted: str) -> list[str]:
 
 
 def turned(tools: list[str], number: int) -> list[str]:
-    """The order of a round: each program is first once in a while."""
+    """The order of a round, rotated so that each program gets to be first."""
     shift = number % len(tools)
     return tools[shift:] + tools[:shift]
 
@@ -187,7 +200,7 @@ def spread(values: Iterable[float], form: str = "{:.2f}") -> str:
 
 
 def ratios(runs: list[Run], ours: str, peer: str) -> list[float]:
-    """Delivered packets a second, ours over the peer's, round by round."""
+    """Packets delivered per second, ours divided by the peer's, round by round."""
     by_round = {(r.tool, r.round): r.rate_pps for r in runs}
     rounds = sorted({r.round for r in runs if r.tool == peer})
     return [by_round[ours, n] / by_round[peer, n] for n in rounds if by_round.get((ours, n)) and by_round[peer, n]]
@@ -212,10 +225,10 @@ def show(title: str, runs: list[Run], ours: str = "wirecap") -> dict[str, list[f
             spread(against[tool]) if against.get(tool) else "",
         )
     console.print(table)
-    console.print("median (least-most) over the rounds; dropped: of those sent; a ratio is taken within each round")
+    console.print("median (minimum-maximum) over the rounds; dropped: share of those sent; ratios are within a round")
     disturbed = [f"{one.tool} {one.round + 1}: {one.waited:.0%}" for one in runs if one.waited > DISTURBED]
     if disturbed:
-        console.print(f"disturbed: the sender stood in line for its CPU in {', '.join(disturbed)} of its time")
+        console.print(f"disturbed: the sender waited for its CPU: {', '.join(disturbed)} of its time")
     for run in runs:
         if run.drops:
             named = ", ".join(f"{name} {count}" for name, count in run.drops.items() if count)
@@ -227,12 +240,12 @@ def show(title: str, runs: list[Run], ours: str = "wirecap") -> dict[str, list[f
 
 
 def options(description: str, packets: int, rounds: int, peer_names: str = "") -> argparse.ArgumentParser:
-    """The options that all benchmarks have."""
+    """The options of all benchmarks."""
     cpus = sorted(os.sched_getaffinity(0))
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--packets", type=int, default=packets, help="packets of a run")
+    parser.add_argument("--packets", type=int, default=packets, help="packets per run")
     parser.add_argument("--rounds", type=int, default=rounds)
-    parser.add_argument("--size", type=int, default=frames.MINIMUM_BYTES, help="bytes of a frame")
+    parser.add_argument("--size", type=int, default=synthetic.MINIMUM_BYTES, help="bytes per frame")
     parser.add_argument("--sender-cpu", type=int, default=cpus[0], help="CPU of the generator")
     parser.add_argument("--peer-cpu", type=int, default=cpus[-1], help="CPU of the capturing program")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured as JSON")
@@ -242,7 +255,7 @@ def options(description: str, packets: int, rounds: int, peer_names: str = "") -
 
 
 def main(body: Callable[[argparse.Namespace], dict[str, Any]], parser: argparse.ArgumentParser) -> None:
-    """Compile ahead, run, remove the testbed, write the JSON; exit status 1 where numbers contradict each other."""
+    """Compile ahead, run, remove the testbed, write the JSON; the exit status is 1 if numbers are contradictory."""
     args = parser.parse_args()
     try:
         testbed.remove_orphans(PREFIX)

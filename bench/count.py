@@ -10,25 +10,25 @@ from typing import Any
 
 import common
 
-UNSTAMPED = "wirecap -j host_lowprec"
-"""DPDK gives packets no times: this is the like-for-like comparison with it."""
+NO_TIMESTAMPS = "wirecap -j host_lowprec"
+"""DPDK does not timestamp packets: this is the like-for-like comparison with it."""
 
 
 def body(args: argparse.Namespace) -> dict[str, Any]:
-    tools = ["wirecap", UNSTAMPED, *common.present(args.peers)]
+    tools = ["wirecap", NO_TIMESTAMPS, *common.present(args.peers)]
     runs = []
     for number in range(args.rounds):
         for tool in common.turned(tools, number):
-            ours = args.options.split() + (["-j", "host_lowprec"] if tool == UNSTAMPED else [])
+            ours = args.options.split() + (["-j", "host_lowprec"] if tool == NO_TIMESTAMPS else [])
             runs.append(common.measure(tool, number, lambda sender: sender.send(args.packets), args, ours))
             last = runs[-1]
             common.console.print(f"round {number + 1}: {tool}: {last.rate_pps / 1e6:.2f} Mp/s, {last.dropped} dropped")
     runs.sort(key=lambda run: tools.index(run.tool))
     title = f"count: {args.packets:,} frames of {args.size} bytes at full speed, {args.rounds} rounds"
     against = common.show(title, runs)
-    unstamped = {tool: common.ratios(runs, UNSTAMPED, tool) for tool in tools[2:]}
+    unstamped = {tool: common.ratios(runs, NO_TIMESTAMPS, tool) for tool in tools[2:]}
     told = ", ".join(f"{tool} {common.spread(found)}" for tool, found in unstamped.items())
-    common.console.print(f"{UNSTAMPED} / it: {told}")
+    common.console.print(f"{NO_TIMESTAMPS} / it: {told}")
     ratios = {"ratios": against, "unstamped_ratios": unstamped}
     return {"runs": common.as_dicts(runs), **ratios, "failed": common.faults(runs)}
 

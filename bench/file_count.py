@@ -2,15 +2,14 @@
 
     python bench/file_count.py --folder /var/tmp
 
-The file is the trace over and over, ten million packets in all (3 GB), and lies in the page cache.  tcpdump
-runs three times: as it is, printing; writing what matches to /dev/null; and with --count.  All must count the same.
+The file repeats the trace, ten million packets in all (3 GB), and is in the page cache.  tcpdump runs three times:
+plain, printing packets; writing what matches to /dev/null; and with --count.  All must find the same number.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -27,7 +26,6 @@ from wirecap.lab.process import find, run
 
 HEADER_BYTES = 24  # a pcap file's
 LEAST_RATIO = 2.0
-TRACE = Path(os.environ.get("WIRECAP_TRACES") or Path(__file__).parents[2] / "shared" / "traces") / "mixed-30s.pcap"
 
 
 @dataclass
@@ -40,7 +38,7 @@ class Timed:
 
 
 def repeat(trace: Path, times: int, target: Path) -> None:
-    """One pcap file with the packets of another, ``times`` over; its pages are in the cache afterwards."""
+    """Write a pcap file with the packets of another, repeated ``times``; its pages are in the cache afterwards."""
     data = trace.read_bytes()
     with target.open("wb") as file:
         file.write(data[:HEADER_BYTES])
@@ -49,7 +47,7 @@ def repeat(trace: Path, times: int, target: Path) -> None:
 
 
 def packets_of(trace: Path) -> int:
-    """By our own count."""
+    """The number of packets in a trace, by our own count."""
     return wirecap(trace, "")[0]
 
 
@@ -59,18 +57,18 @@ def wirecap(file: Path, expression: str) -> tuple[int, float, float]:
         words = ["capture", "-r", str(file), "--handler", "count", "--summary-json", summary.name]
         ended = run([*common.WIRECAP, *words, *([expression] if expression else [])], timeout_s=300)
         if ended.status:
-            raise WirecapError(f"wirecap ended with status {ended.status}: {ended.output.strip()[-400:]}")
+            raise WirecapError(f"wirecap exited with status {ended.status}: {ended.output.strip()[-400:]}")
         found = json.loads(Path(summary.name).read_text())
     return found["packets"]["delivered"], ended.duration_s, ended.cpu_s
 
 
 def tcpdump(file: Path, expression: str, options: list[str]) -> tuple[int | None, float, float]:
-    """The same of tcpdump, what it prints thrown away; the count is known with --count only."""
+    """The same for tcpdump, discarding what it prints; the count is known only with --count."""
     words = ["tcpdump", "-n", "-r", str(file), *options, expression]
     silent = ["sh", "-c", 'exec "$@" > /dev/null', "sh"]
     ended = run([*([] if options else silent), *words], timeout_s=300)
     if ended.status:
-        raise WirecapError(f"tcpdump ended with status {ended.status}: {ended.output.strip()[-400:]}")
+        raise WirecapError(f"tcpdump exited with status {ended.status}: {ended.output.strip()[-400:]}")
     told = re.search(r"^(\d+) packets?$", ended.output, re.MULTILINE)
     return int(told[1]) if told else None, ended.duration_s, ended.cpu_s
 
@@ -84,8 +82,9 @@ TOOLS = {
 
 
 def body(args: argparse.Namespace) -> dict[str, Any]:
+    args.trace = args.trace or common.mixed_trace()
     if not args.trace.exists():
-        raise WirecapError(f"no trace at {args.trace}", "set WIRECAP_TRACES to the folder that has it, or --trace")
+        raise WirecapError(f"no trace at {args.trace}", "leave --trace out to use the mixed trace")
     tools = list(TOOLS)
     if not find("tcpdump"):
         common.console.print("left out: tcpdump is not installed")
@@ -94,13 +93,15 @@ def body(args: argparse.Namespace) -> dict[str, Any]:
     times = -(-args.packets // in_trace)
     need = times * args.trace.stat().st_size
     if shutil.disk_usage(args.folder).free < 1.2 * need:
-        raise WirecapError(f"{args.folder} has no room for {need / 1e9:.1f} GB", "fewer --packets, or another --folder")
+        raise WirecapError(
+            f"{args.folder} has no room for {need / 1e9:.1f} GB", "use fewer --packets or another --folder"
+        )
     runs = []
     with tempfile.TemporaryDirectory(dir=args.folder, prefix="wcbench-") as folder:
         file = Path(folder) / "big.pcap"
         repeat(args.trace, times, file)
         time.sleep(args.settle)
-        for tool in tools:  # once without the clock: programs and file into the cache
+        for tool in tools:  # once untimed, to bring programs and file into the cache
             TOOLS[tool](file, args.filter)
         for number in range(args.rounds):
             for tool in common.turned(tools, number):
@@ -130,7 +131,7 @@ def report(runs: list[Timed], tools: list[str], packets: int, args: argparse.Nam
             "" if tool == "wirecap" else common.spread(ratio),
         )  # fmt: skip
     common.console.print(table)
-    common.console.print("median (least-most) over the rounds; a ratio is taken within each round")
+    common.console.print("median (minimum-maximum) over the rounds; ratios are within a round")
     told = {one.counted for one in runs if one.counted is not None}
     if len(told) != 1:
         failed.append(f"the programs count differently: {sorted(told)}")
@@ -140,11 +141,11 @@ def report(runs: list[Timed], tools: list[str], packets: int, args: argparse.Nam
 parser = argparse.ArgumentParser(
     description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
 )
-parser.add_argument("--packets", type=int, default=10_000_000, help="at least so many packets in the file")
+parser.add_argument("--packets", type=int, default=10_000_000, help="at least this many packets in the file")
 parser.add_argument("--rounds", type=int, default=5)
 parser.add_argument("--filter", default="tcp port 443")
-parser.add_argument("--trace", type=Path, default=TRACE, help="a pcap file")
-parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="where the file goes, for a while")
+parser.add_argument("--trace", type=Path, default=None, help="a pcap file")
+parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="where to put the temporary file")
 parser.add_argument("--settle", type=float, default=5, help="seconds for the disk to write the file out")
 parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured as JSON")
 common.main(body, parser)

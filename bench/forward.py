@@ -1,6 +1,6 @@
-"""Forward packets at the generator's full speed, beside DPDK's testpmd, netsniff-ng, a bridge and XDP redirect.
+"""Forward packets at the generator's full speed, compared with DPDK's testpmd, netsniff-ng, a bridge and XDP redirect.
 
-One generator, the same veths; what counts is what arrives at the far end, where an XDP program counts and drops it.
+One generator and the same veths for all; what matters is what arrives at the far end, where XDP counts and drops it.
 ``--part skew``: uneven load with paced handlers, in both modes.  Both directions at once: forward_both.py.
 
     sudo .venv/bin/python bench/forward.py --packets 10000000 --rounds 3
@@ -25,9 +25,9 @@ from wirecap.errors import WirecapError
 from wirecap.lab import process, testbed
 from wirecap.lab.far_end import FarEnd
 from wirecap.lab.forwarders import FORWARDERS
-from wirecap.traffic import frames
-from wirecap.traffic.liveframes import LiveFrames
-from wirecap.traffic.transmit import Transmitter
+from wirecap.traffic import synthetic
+from wirecap.traffic.live_frames import LiveFrames
+from wirecap.traffic.transmitter import Transmitter
 
 OURS = "wirecap"
 SETTLE_S = 1.0
@@ -35,7 +35,7 @@ HOT_SHARE, HOT_PPS = 0.8, 80_000
 
 
 class Ours:
-    """``wirecap forward`` with its summary; the same verbs as a peer."""
+    """``wirecap forward`` with its summary, used like a peer."""
 
     needs_gro = False
 
@@ -54,7 +54,7 @@ class Ours:
     def stop(self) -> float:
         ended = self.child.end(signal.SIGINT, timeout_s=60)
         if ended.status:
-            raise WirecapError(f"wirecap ended with status {ended.status}: {ended.output.strip()[-400:]}")
+            raise WirecapError(f"wirecap exited with status {ended.status}: {ended.output.strip()[-400:]}")
         self.summary = json.loads(self.file.read_text())
         return ended.cpu_s
 
@@ -64,7 +64,7 @@ class Ours:
 
 
 def faults(summary: dict[str, Any], sent: int, arrived: int) -> list[str]:
-    """Where the numbers contradict each other: sent = received - dropped by name, at the far receiver."""
+    """Where the numbers contradict each other: at the far end, sent must be received minus the named drops."""
     packets = summary["packets"]
     wrong = common.contradictions(summary, sent)
     if packets["forwarded"] != arrived:
@@ -83,7 +83,7 @@ def one_way(tool: str, number: int, args: argparse.Namespace) -> dict[str, Any]:
     with ExitStack() as stack:
         forwarder: Any = stack.enter_context(kind(*ends) if kind else Ours(*ends, *args.options.split()))
         counter = stack.enter_context(FarEnd(far.outside))
-        sender = stack.enter_context(LiveFrames(near.outside, frames.udp(args.size), cpu=args.sender_cpu))
+        sender = stack.enter_context(LiveFrames(near.outside, synthetic.udp(args.size), cpu=args.sender_cpu))
         time.sleep(0.5)
         begin = time.monotonic()
         sent = sender.send(args.packets)
@@ -129,7 +129,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def skew(args: argparse.Namespace) -> dict[str, Any]:
-    """Figure 13 live: handlers paced at the paper's rate, one hot queue, each packet forwarded through NIC 2."""
+    """Figure 13, live: handlers paced at the paper's rate, one hot queue, each packet forwarded through NIC 2."""
     runs = []
     for queues in (4, 5, 6):
         for mode in ("advanced", "basic"):
@@ -143,7 +143,7 @@ def skew(args: argparse.Namespace) -> dict[str, Any]:
                 ours = stack.enter_context(Ours(*ends, *args.options.split(), *row))
                 counter = stack.enter_context(FarEnd(far.outside))
                 sender = stack.enter_context(
-                    Transmitter(near.outside, frames.udp(args.size), range(queues), sequence_at=42, preferred=True)
+                    Transmitter(near.outside, synthetic.udp(args.size), range(queues), sequence_at=42, preferred=True)
                 )
                 sent = sum(sender.send(rates, args.duration).values()) - sender.refused
                 time.sleep(SETTLE_S)
@@ -161,7 +161,7 @@ def skew(args: argparse.Namespace) -> dict[str, Any]:
             if mode == "advanced" and packets["dropped"]:
                 run["failed"].append(f"advanced, {queues} queues: {packets['drops']}")
             if mode == "basic" and run["drop"] < 0.3:
-                run["failed"].append(f"basic, {queues} queues: {run['drop']:.1%} dropped only")
+                run["failed"].append(f"basic, {queues} queues: only {run['drop']:.1%} dropped")
             common.console.print({name: value for name, value in run.items() if name != "failed"})
             runs.append(run)
     return {"runs": runs, "failed": [fault for run in runs for fault in run["failed"]]}
@@ -172,9 +172,9 @@ PARTS = {"compare": compare, "skew": skew}
 
 def main() -> None:
     parser = common.options(__doc__.splitlines()[0], 10_000_000, 3, ",".join(FORWARDERS))
-    parser.add_argument("--part", choices=PARTS, default="compare", help="which of the measurements")
-    parser.add_argument("--duration", type=float, default=30, help="seconds of a run of skew")
-    parser.add_argument("--rate", type=float, default=38_844, help="packets a second of a paced handler")
+    parser.add_argument("--part", choices=PARTS, default="compare", help="which measurement to run")
+    parser.add_argument("--duration", type=float, default=30, help="seconds per run of skew")
+    parser.add_argument("--rate", type=float, default=38_844, help="packets per second of a paced handler")
     parser.add_argument("--options", default="", help="more options for wirecap forward")
     common.main(lambda args: PARTS[args.part](args), parser)
 

@@ -1,6 +1,6 @@
 """Forward in both directions at once: the largest rate, a share of it for a minute, and the scalability experiment.
 
-The long run wants a quiet machine: what else runs on its CPUs has to fit the pool (-R 500: 0.4 s at 300,000 p/s).
+The long run needs a quiet machine: the pool must absorb whatever else runs on its CPUs (-R 500: 0.4 s at 300,000 p/s).
 
     sudo .venv/bin/python bench/forward_both.py --duration 60 --options '-R 500'
     sudo .venv/bin/python bench/forward_both.py --part scale --rounds 3
@@ -21,16 +21,16 @@ import common
 from forward import SETTLE_S, Ours, faults
 from wirecap.lab import testbed
 from wirecap.lab.far_end import FarEnd
-from wirecap.traffic import frames
-from wirecap.traffic.liveframes import LiveFrames
-from wirecap.traffic.transmit import Transmitter
+from wirecap.traffic import synthetic
+from wirecap.traffic.live_frames import LiveFrames
+from wirecap.traffic.transmitter import Transmitter
 
 
 def paced(
     number: int, bed: testbed.Testbed, pps: float, duration_s: float, size: int, sent: dict[int, tuple[int, float]]
 ) -> None:
     """Send into one direction; how many frames, and in how many seconds."""
-    with LiveFrames(bed.nics[number].outside, frames.udp(size)) as sender:
+    with LiveFrames(bed.nics[number].outside, synthetic.udp(size)) as sender:
         begin = time.monotonic()
         count = sender.send_paced(round(pps * duration_s), pps)
         sent[number] = count, time.monotonic() - begin
@@ -39,9 +39,9 @@ def paced(
 def evenly(
     number: int, bed: testbed.Testbed, pps: float, duration_s: float, size: int, sent: dict[int, tuple[int, float]]
 ) -> None:
-    """``paced`` over all queues alike: live frames arrive on the queue of the sender's CPU only."""
+    """``paced`` evenly over all queues: live frames only arrive on the queue of the sender's CPU."""
     nic = bed.nics[number]
-    with Transmitter(nic.outside, frames.udp(size), range(nic.queues)) as sender:
+    with Transmitter(nic.outside, synthetic.udp(size), range(nic.queues)) as sender:
         begin = time.monotonic()
         done = sender.send(dict.fromkeys(range(nic.queues), pps / nic.queues), duration_s)
         sent[number] = sum(done.values()) - sender.refused, time.monotonic() - begin
@@ -51,7 +51,7 @@ def both_ways(
     pps: float, duration_s: float, args: argparse.Namespace, queues: int = 1, send: Callable[..., None] = paced,
     options: Sequence[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
-    """Both directions at once, ``pps`` packets a second each."""
+    """Both directions at once, ``pps`` packets per second each."""
     bed = testbed.up(common.NAME, queues=queues, nics=2)
     one, other = bed.nics
     done: dict[int, tuple[int, float]] = {}
@@ -80,9 +80,9 @@ def both_ways(
 
 
 def both(args: argparse.Namespace) -> dict[str, Any]:
-    """The own maximum in both directions at once, by halving; then a share of it for a long time.
+    """Find the maximum in both directions at once, by bisection; then run at a share of it for a long time.
 
-    A rate is kept up when nothing is lost and the pool is not what hides that: at the end little lies in it.
+    A rate is sustained if nothing is lost and the pool does not hide that: at the end little is left in it.
     """
     low, high, best = 0.0, args.most_pps, 0.0
     while high - low > 0.04 * args.most_pps:
@@ -106,9 +106,9 @@ def both(args: argparse.Namespace) -> dict[str, Any]:
 def scale(args: argparse.Namespace) -> dict[str, Any]:
     """The paper's scalability experiment: two NICs, both directions, 1 to 6 queues, frames of 64 and 100 bytes.
 
-    Offered is what the generators sent, all queues alike; forwarded is what arrived at both far ends meanwhile.
+    Offered is what the generators sent, evenly over all queues; forwarded is what arrived at both far ends meanwhile.
     """
-    columns = ["frame bytes", "queues a NIC", "offered Mp/s", "forwarded Mp/s", "CPU s", "dropped %", "drops"]
+    columns = ["frame bytes", "queues per NIC", "offered Mp/s", "forwarded Mp/s", "CPU s", "dropped %", "drops"]
     table = Table(title=f"both directions at once, advanced mode, {args.rounds} rounds", title_justify="left")
     for heading in columns:
         table.add_column(heading, justify="left" if heading == "drops" else "right")
@@ -136,14 +136,16 @@ PARTS = {"both": both, "scale": scale}
 
 def main() -> None:
     parser = common.options(__doc__.splitlines()[0], 0, 1)
-    parser.add_argument("--part", choices=PARTS, default="both", help="which of the measurements")
+    parser.add_argument("--part", choices=PARTS, default="both", help="which measurement to run")
     parser.add_argument("--duration", type=float, default=60, help="seconds of the long run")
-    parser.add_argument("--share", type=float, default=0.9, help="of the own maximum")
-    parser.add_argument("--most-pps", type=float, default=600_000, help="packets a second each way: the search's end")
-    parser.add_argument("--sizes", default="64,100", help="bytes of frames for scale, with their check sequence")
-    parser.add_argument("--queues", default="1,2,3,4,5,6", help="queues of a NIC for scale")
-    parser.add_argument("--scale-pps", type=float, default=250_000, help="packets a second each way for scale")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each run of scale")
+    parser.add_argument("--share", type=float, default=0.9, help="share of the maximum found")
+    parser.add_argument(
+        "--most-pps", type=float, default=600_000, help="search up to this many packets per second each way"
+    )
+    parser.add_argument("--sizes", default="64,100", help="scale: bytes per frame, including the check sequence")
+    parser.add_argument("--queues", default="1,2,3,4,5,6", help="scale: queues per NIC")
+    parser.add_argument("--scale-pps", type=float, default=250_000, help="scale: packets per second each way")
+    parser.add_argument("--seconds", type=float, default=2.0, help="scale: seconds per run")
     parser.add_argument("--options", default="", help="more options for wirecap forward")
     common.main(lambda args: PARTS[args.part](args), parser)
 

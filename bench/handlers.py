@@ -1,16 +1,16 @@
-"""Five-tuples read and counted from a capture file: our handlers, scapy and dpkt, in one run.
+"""Read and count five-tuples from a capture file: our handlers, scapy and dpkt, in one run.
 
     python bench/handlers.py [--rounds N] [--copies N] [--json FILE]
 
-Every program does the same job on the packets of the mixed trace: addresses, ports and protocol of
-each IPv4 or IPv6 packet, counted by flow.  Ours reads the trace ``--copies`` times over
-(about 20 MB each, from the page cache), the peers as much of it as they can in some seconds; all are timed
-from opening the file to the last packet, once they are loaded and compiled.
+Every program does the same job on the packets of the mixed trace: it counts addresses, ports and protocol of
+each IPv4 or IPv6 packet, by flow.  Ours reads the trace ``--copies`` times (about 20 MB each, from the page
+cache), the peers as much of it as they manage in some seconds; all are timed from opening the file to the last
+packet, after loading and compiling.
 
-What the handler costs is measured three ways: the time and the CPU time (of all threads) of a whole run, less
-those of ``count`` in the same round; and the handler's kernel alone, on chunks that were just brought into
-the cache, as a handler thread takes what was just captured, less the kernel that does nothing.  The last is
-what the bar is for; on a machine with other work the first two show mostly that.
+The cost of the handler is measured in three ways: the time and the CPU time (of all threads) of a whole run, minus
+those of ``count`` in the same round; and the handler's kernel alone, on chunks that were just brought into the
+cache, as when a handler thread takes what has just been captured, minus the kernel that does nothing.  The last
+one has to meet the bar; on a machine with other work to do, the first two mostly show that work.
 
 scapy and dpkt are other programs, under their own licences (GPL-2.0, BSD): ``pip install scapy dpkt``.
 """
@@ -21,7 +21,6 @@ import argparse
 import importlib.util
 import json
 import os
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -37,12 +36,13 @@ from rich.table import Table
 import common
 import wirecap
 from wirecap.handlers import table
-from wirecap.kernels import handle, jit, libc
+from wirecap.kernels.base import jit, libc
+from wirecap.kernels.pool import handler_loop
 
 MOST_NS = 10.0
 LEAST = {"scapy": 200.0, "dpkt": 50.0}
 SLOTS = 1 << 13
-TRACE = Path(os.environ.get("WIRECAP_TRACES") or Path(__file__).parents[2] / "shared" / "traces") / "mixed-30s.pcap"
+TRACE = common.mixed_trace()
 HEADER_BYTES = 24  # a pcap file's
 CHUNK = 256
 
@@ -61,7 +61,7 @@ def five_tuple(packet, state):  # type: ignore[no-untyped-def]
 
 
 def repeat(trace: Path, times: int, target: Path) -> None:
-    """A pcap file with the packets of another, ``times`` over."""
+    """Write a pcap file with the packets of another, repeated ``times``."""
     data = trace.read_bytes()
     with target.open("wb") as file:
         file.write(data[:HEADER_BYTES])
@@ -79,32 +79,32 @@ def run_ours(path: Path, handler: Any) -> tuple[int, int, float, float]:
 
 
 def kernel_ns(trace: Path, handler: Any, passes: int = 200) -> float:
-    """ns a packet of a handler's kernel (or of ``nothing``) on chunks in the cache, the best of the passes."""
-    octets, rows = read_trace(trace)
+    """ns per packet of a handler's kernel (or of ``nothing``) on chunks in the cache, the best of the passes."""
+    data, rows = read_trace(trace)
     bound = table.bind(handler) if handler else None
     if bound:
         bound.compile(lambda name: None)
         bound.connect([1], keep_going=False)
-    process = bound.process if bound else handle.nothing
-    jit.prepare([handle.nothing])
+    process = bound.process if bound else handler_loop.nothing
+    jit.prepare([handler_loop.nothing])
     drive = _driver(process)
     words = bound.state(0) if bound else np.zeros(1, np.int64)
-    return min(float(drive(octets, *rows, words, libc.scratch())) for _ in range(passes)) / len(rows[0])
+    return min(float(drive(data, *rows, words, libc.scratch())) for _ in range(passes)) / len(rows[0])
 
 
 def _driver(process: Any) -> Any:
     @numba.njit(nogil=True)
-    def drive(octets, address, captured, original, stamp, words, scratch):  # type: ignore[no-untyped-def]
+    def drive(data, address, captured, original, timestamp, words, scratch):  # type: ignore[no-untyped-def]
         spent = 0
         for first in range(0, address.size, CHUNK):
             n = min(CHUNK, address.size - first)
             touched = 0
             for i in range(first, first + n):
-                touched += octets[address[i]] + octets[address[i] + min(np.int64(captured[i]), 64) - 1]
+                touched += data[address[i]] + data[address[i] + min(np.int64(captured[i]), 64) - 1]
             last = first + n
             begin = libc.monotonic_ns(scratch)
             failed = process(
-                octets, address[first:last], captured[first:last], original[first:last], stamp[first:last], n, words
+                data, address[first:last], captured[first:last], original[first:last], timestamp[first:last], n, words
             )
             spent += libc.monotonic_ns(scratch) - begin
             if failed or touched < 0:
@@ -116,15 +116,15 @@ def _driver(process: Any) -> Any:
 
 def read_trace(path: Path) -> tuple[np.ndarray, list[np.ndarray]]:
     """The bytes of a pcap file and the four descriptor rows of its packets."""
-    octets = np.fromfile(path, np.uint8)
+    data = np.fromfile(path, np.uint8)
     address, captured = [], []
     at = HEADER_BYTES
-    while at + 16 <= octets.size:
+    while at + 16 <= data.size:
         address.append(at + 16)
-        captured.append(int(octets[at + 8 : at + 12].view("<u4")[0]))
+        captured.append(int(data[at + 8 : at + 12].view("<u4")[0]))
         at += 16 + captured[-1]
     lengths = np.array(captured, np.uint32)
-    return octets, [np.array(address, np.int64), lengths, lengths, np.zeros(len(address), np.int64)]
+    return data, [np.array(address, np.int64), lengths, lengths, np.zeros(len(address), np.int64)]
 
 
 def run_dpkt(path: Path, limit: int) -> tuple[int, int, float]:
@@ -139,7 +139,8 @@ def run_dpkt(path: Path, limit: int) -> tuple[int, int, float]:
                 ip = dpkt.ethernet.Ethernet(data).data
                 if isinstance(ip, (dpkt.ip.IP, dpkt.ip6.IP6)):
                     ports = getattr(ip.data, "sport", 0), getattr(ip.data, "dport", 0)
-                    flows[ip.src, ip.dst, *ports, ip.p] += 1
+                    protocol = getattr(ip, "p", ip.nxt) if isinstance(ip, dpkt.ip6.IP6) else ip.p  # none if cut short
+                    flows[ip.src, ip.dst, *ports, protocol] += 1
             except dpkt.dpkt.Error:
                 pass
             if number == limit:
@@ -198,7 +199,7 @@ def measure(args: argparse.Namespace, path: Path) -> dict[str, Any]:
 
 
 def show(found: dict[str, Any]) -> list[str]:
-    """Print the tables; what missed its bar."""
+    """Print the tables; returns what missed its bar."""
     rounds, missed = found["rounds"], []
     shown = Table(title="five-tuples counted, from a file", title_justify="left")
     for heading in ("program", "ns a packet", "CPU ns a packet", "with a five-tuple %", "ours is faster by", "bar"):
@@ -233,13 +234,11 @@ def show(found: dict[str, Any]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--copies", type=int, default=32, help="how often the trace is in our file")
-    parser.add_argument("--shrink", type=int, default=1, help="peers read so many times fewer packets")
+    parser.add_argument("--copies", type=int, default=32, help="how often to repeat the trace in our file")
+    parser.add_argument("--shrink", type=int, default=1, help="divide the packets that peers read by this")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured as JSON")
     args = parser.parse_args()
-    if not TRACE.exists():
-        sys.exit(f"handlers.py: no trace at {TRACE}: set WIRECAP_TRACES to its folder")
     path = args.folder / f"wcbench-{os.getpid()}.pcap"
     try:
         repeat(TRACE, args.copies, path)

@@ -1,11 +1,11 @@
-"""The packet engine beside tcpdump, dumpcap and netsniff-ng: count packets, and write them to disk.
+"""The packet engine compared with tcpdump, dumpcap and netsniff-ng: count packets, and write them to disk.
 
     sudo .venv/bin/python bench/packet.py --folder /var/tmp
 
-All of them read through AF_PACKET on the same veth, with kernel buffers of the same size.  What the kernel loses
-on its way to the socket meets all alike, and so does what it costs: the smallest frames, which it brings up at about
-a million a second, show whether a program keeps up; writing takes long ones, which fill the disk's time.  The packets
-in each file are counted by capinfos where it is installed.
+All of them read through AF_PACKET on the same veth, with kernel buffers of the same size.  What the kernel loses and
+costs on the way to the socket affects all alike: the smallest frames, which it delivers at about a million per second,
+show whether a program keeps up; writing uses long frames, which keep the disk busy.  If capinfos is installed, it
+counts the packets in each file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ENGINE = ["--engine", "packet", "-B", f"{peers.BUFFER_MIB}MiB"]
 
 
 def rounds(args: argparse.Namespace, tools: list[str], folder: Path | None) -> list[common.Run]:
-    """Each program once in each round; into a file where there is a folder."""
+    """Run each program once in each round, writing to a file if there is a folder."""
     runs = []
     for number in range(args.rounds):
         for tool in common.turned(tools, number):
@@ -33,7 +33,7 @@ def rounds(args: argparse.Namespace, tools: list[str], folder: Path | None) -> l
             one = common.measure(
                 tool, number, lambda sender: sender.send(args.packets), args, options(args), file, True
             )
-            # Not every frame that was sent reaches a socket: the veth has a limit of its own.
+            # Not every frame that was sent reaches a socket, because the veth has a limit of its own.
             one.faults = [fault for fault in one.faults if not fault.startswith("received = sent")]
             if file:
                 counted = in_file(file)
@@ -51,7 +51,7 @@ def options(args: argparse.Namespace) -> list[str]:
 
 
 def best(runs: list[common.Run]) -> list[float]:
-    """Our packets over those of the best other program, round by round; undisturbed rounds where there are any."""
+    """Our packets divided by those of the best other program, round by round; undisturbed rounds if there are any."""
     by_round = [[run for run in runs if run.round == number] for number in sorted({run.round for run in runs})]
     calm = [each for each in by_round if all(run.waited <= common.DISTURBED for run in each)]
     found = []
@@ -68,7 +68,7 @@ def body(args: argparse.Namespace) -> dict[str, Any]:
         need = long.packets * (long.size + RECORD_BYTES)
         if shutil.disk_usage(name).free < 1.2 * need:
             room = f"{args.folder} has no room for {need / 1e9:.1f} GB"
-            raise WirecapError(room, "fewer --packets, or another --folder")
+            raise WirecapError(room, "use fewer --packets or another --folder")
         count = rounds(args, tools, None)
         write = rounds(long, tools, Path(name))
     result: dict[str, Any] = {"runs": {}, "ratios": {}, "best": {}}
@@ -77,13 +77,15 @@ def body(args: argparse.Namespace) -> dict[str, Any]:
         result["runs"][what] = common.as_dicts(runs)
         if len(tools) > 1:
             result["best"][what] = best(runs)
-            common.console.print(f"{what}: packets over those of the best other: {common.spread(result['best'][what])}")
+            common.console.print(
+                f"{what}: packets divided by those of the best other: {common.spread(result['best'][what])}"
+            )
     return {**result, "failed": common.faults(count) + common.faults(write)}
 
 
 parser = common.options(__doc__.splitlines()[0], 5_000_000, 3, "tcpdump,dumpcap,netsniff-ng")
-parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="where the files go, for a while")
-parser.add_argument("--write-packets", type=int, default=2_000_000, help="packets of a run that writes")
-parser.add_argument("--write-size", type=int, default=1514, help="bytes of a frame that is written")
+parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="where to put the temporary files")
+parser.add_argument("--write-packets", type=int, default=2_000_000, help="packets per run that writes")
+parser.add_argument("--write-size", type=int, default=1514, help="bytes per frame to write")
 parser.add_argument("--options", default="", help="more options for wirecap capture")
 common.main(body, parser)

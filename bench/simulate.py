@@ -1,6 +1,6 @@
-"""How many packets a second the simulator does on one core: the paper's 10^9 packets, six queues, WireCAP-A.
+"""How many packets per second the simulator handles on one core: the paper's 10^9 packets, six queues, WireCAP-A.
 
-Needs no privileges.  The bar is 20 million packets a second, and a minute for a point of 10^9 packets.
+It needs no privileges.  The bar is 20 million packets per second, and a minute for a point of 10^9 packets.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import sys
 import time
 from pathlib import Path
 
-from wirecap.kernels import jit
-from wirecap.sim import border_router, load, workload
-from wirecap.sim.engines import TABLE, Dna, Engine, Netmap, PfRing, WireCap
+from wirecap.kernels.base import jit
+from wirecap.sim import handler_cost, workload
+from wirecap.sim.models import TABLE, Dna, Model, Netmap, PfRing, WireCap
 
 BAR_PPS = 20e6
 WIRE_PPS = workload.wire_rate_pps(10e9, 64)
 
 
-def rate(engine: Engine, packets: workload.Workload, cost: load.Load) -> float:
-    """Simulated packets by second of real time."""
+def rate(engine: Model, packets: workload.Workload, cost: handler_cost.HandlerCost) -> float:
+    """Simulated packets per second of real time."""
     begin = time.perf_counter()
     engine.simulate(packets, cost)
     return packets.packets / (time.perf_counter() - begin)
@@ -38,16 +38,16 @@ def main() -> None:
     jit.prepare([kernel for engine in TABLE.values() for kernel in engine.kernels])
     advanced = WireCap(256, 100, 60, advanced=True)
     uneven = (0.5, 0.1, 0.1, 0.1, 0.1, 0.1)
-    fast, slow = load.filters(0), load.filters(300)
+    fast, slow = handler_cost.filters(0), handler_cost.filters(300)
     wire = workload.burst(args.packets, WIRE_PPS, uneven)
-    router, scattered = border_router.workload(6), workload.poisson(5_000_000, 200_000, uneven)
+    router, scattered = workload.border_router(6), workload.poisson(5_000_000, 200_000, uneven)
     small = workload.burst(min(args.packets, 20_000_000), WIRE_PPS)
-    cases: list[tuple[str, Engine, workload.Workload, load.Load]] = [
+    cases: list[tuple[str, Model, workload.Workload, handler_cost.HandlerCost]] = [
         ("A-(256,100,60%), 6 queues, wire rate, x = 0", advanced, wire, fast),
         ("A-(256,100,60%), 6 queues, wire rate, x = 300", advanced, wire, slow),
         ("A-(256,100,60%), 6 queues, border router", advanced, router, slow),
         ("A-(256,100,60%), 6 queues, Poisson", advanced, scattered, slow),
-        ("A-(256,100,60%), 6 queues, random costs", advanced, router, load.exponential(38_844)),
+        ("A-(256,100,60%), 6 queues, random costs", advanced, router, handler_cost.exponential(38_844)),
         ("DNA, 1 queue, wire rate", Dna(), small, fast),
         ("NETMAP, 1 queue, wire rate", Netmap(), small, fast),
         ("PF_RING, 1 queue, wire rate", PfRing(), small, fast),

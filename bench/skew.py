@@ -1,8 +1,8 @@
 """Uneven load, live: advanced mode loses nothing where basic mode loses half of a hot queue's packets.
 
-Handlers are paced at 38,844 packets a second, as the paper's were at x = 300; a hot queue gets 80,000, which is
-twice that, and the others little.  Three set-ups: one hot queue of four, two hot ones of six, and two NICs in
-one buddy group.  Each is run in advanced and in basic mode, as the real command on a testbed.
+Handlers are paced at 38,844 packets per second, like the paper's at x = 300; a hot queue gets 80,000, which is twice
+that, and the others little.  Three set-ups: one hot queue of four, two of six, and two NICs in one buddy group.  Each
+runs in advanced and in basic mode, with the real command on a testbed.
 
     sudo .venv/bin/python bench/skew.py --duration 30
 """
@@ -22,17 +22,17 @@ from rich.table import Table
 import common
 from wirecap.errors import WirecapError
 from wirecap.lab import testbed
-from wirecap.traffic import frames
-from wirecap.traffic.transmit import Transmitter
+from wirecap.traffic import synthetic
+from wirecap.traffic.transmitter import Transmitter
 
 HOT_SHARE = 0.8
 BASIC_LEAST = 0.45
-"""A hot queue of basic mode drops at least this share: its handler keeps up with 38,844 of 80,000."""
+"""In basic mode a hot queue drops at least this share: its handler keeps up with 38,844 of 80,000."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """NICs of ``queues`` queues each; ``hot``: (NIC, queue) of those that share 80 % of ``total_pps``."""
+    """NICs with ``queues`` queues each; ``hot``: the (NIC, queue) pairs that share 80 % of ``total_pps``."""
 
     name: str
     nics: int
@@ -41,7 +41,7 @@ class Setup:
     total_pps: float
 
     def rates(self) -> list[dict[int, float]]:
-        """Packets a second: for each NIC, by queue."""
+        """Packets per second for each NIC, by queue."""
         hot = HOT_SHARE * self.total_pps / len(self.hot)
         cold = (1 - HOT_SHARE) * self.total_pps / (self.nics * self.queues - len(self.hot))
         return [
@@ -60,8 +60,8 @@ MODES = ("advanced", "basic")
 
 @contextmanager
 def senders(setup: Setup, nics: tuple[testbed.Nic, ...], size: int) -> Iterator[list[Transmitter]]:
-    """One for each NIC, with all its queues open."""
-    frame, queues = frames.udp(size), range(setup.queues)
+    """A sender per NIC, with all its queues open."""
+    frame, queues = synthetic.udp(size), range(setup.queues)
     with ExitStack() as stack:
         opened = [Transmitter(nic.outside, frame, queues, sequence_at=42, preferred=True) for nic in nics]
         for sender in opened:
@@ -70,7 +70,7 @@ def senders(setup: Setup, nics: tuple[testbed.Nic, ...], size: int) -> Iterator[
 
 
 def send(sending: list[Transmitter], rates: list[dict[int, float]], duration_s: float) -> list[dict[int, int]]:
-    """All NICs at once; the frames that arrived, for each NIC, by queue."""
+    """Send into all NICs at once; returns the frames that arrived, for each NIC, by queue."""
     sent: list[dict[int, int]] = [{} for _ in sending]
 
     def one(number: int) -> None:
@@ -88,7 +88,7 @@ def send(sending: list[Transmitter], rates: list[dict[int, float]], duration_s: 
 
 
 def measure(setup: Setup, mode: str, args: argparse.Namespace) -> dict[str, Any]:
-    """One run of the command in one mode, and what is wrong with its numbers."""
+    """Run the command once in one mode; returns the numbers, and what is wrong with them."""
     nics = testbed.up(common.NAME, queues=setup.queues, nics=setup.nics).nics
     options = [word for nic in nics[1:] for word in ("-i", nic.inside)]
     options += ["--mode", mode, "-M", str(args.M), "-R", str(args.R), "-T", str(args.T)]
@@ -114,7 +114,7 @@ def measure(setup: Setup, mode: str, args: argparse.Namespace) -> dict[str, Any]
 
 
 def faults(summary: dict[str, Any], queues: list[dict[str, Any]], mode: str, hot_drop: list[float]) -> list[str]:
-    """Where a run is not what it must be."""
+    """Where a run is not as it must be."""
     packets = summary["packets"]
     wrong = common.contradictions(summary, sum(queue["sent"] for queue in queues))
     wrong += [
@@ -140,7 +140,7 @@ def faults(summary: dict[str, Any], queues: list[dict[str, Any]], mode: str, hot
 def body(args: argparse.Namespace) -> dict[str, Any]:
     setups = [setup for setup in SETUPS if args.setup in (setup.name, None)]
     runs = [measure(setup, mode, args) for setup in setups for mode in MODES for _ in range(args.rounds)]
-    title = f"80 % on the hot queues, handlers of {args.rate:,.0f} packets a second, {args.duration:g} s"
+    title = f"80 % on the hot queues, handlers of {args.rate:,.0f} packets per second, {args.duration:g} s"
     table = Table(title=title, title_justify="left")
     for heading in ("set-up", "mode", "sent", "delivered", "offloaded", "hot queue drops %", "drops", "CPU s"):
         table.add_column(heading, justify="left" if heading in ("set-up", "mode", "drops") else "right")
@@ -160,12 +160,12 @@ parser = argparse.ArgumentParser(
 )
 parser.add_argument("--duration", type=float, default=30, help="seconds of traffic")
 parser.add_argument("--rounds", type=int, default=1)
-parser.add_argument("--setup", choices=[setup.name for setup in SETUPS], help="one only; without it, all")
-parser.add_argument("--size", type=int, default=frames.MINIMUM_BYTES, help="bytes of a frame")
-parser.add_argument("--rate", type=float, default=38_844, help="packets a second of a handler")
-parser.add_argument("-M", type=int, default=256, help="packets of a chunk")
-parser.add_argument("-R", type=int, default=100, help="chunks of a queue")
-parser.add_argument("-T", type=int, default=60, help="threshold of offloading, percent of R")
+parser.add_argument("--setup", choices=[setup.name for setup in SETUPS], help="run only this one")
+parser.add_argument("--size", type=int, default=synthetic.MINIMUM_BYTES, help="bytes per frame")
+parser.add_argument("--rate", type=float, default=38_844, help="packets per second of a handler")
+parser.add_argument("-M", type=int, default=256, help="packets per chunk")
+parser.add_argument("-R", type=int, default=100, help="chunks per queue")
+parser.add_argument("-T", type=int, default=60, help="offloading threshold, in percent of R")
 parser.add_argument("--options", default="", help="more options for wirecap capture")
 parser.add_argument("--json", metavar="FILE", type=Path, help="write everything measured as JSON")
 common.main(body, parser)

@@ -1,9 +1,9 @@
-"""Write packets to disk: at full speed, and all of them at one million a second, beside tcpdump and dumpcap.
+"""Write packets to disk, at full speed and at one million per second, compared with tcpdump and dumpcap.
 
     sudo .venv/bin/python bench/write.py --folder /var/tmp
 
-The packets in each file are counted by capinfos where it is installed, and must be those that were
-reported.  What the page cache took counts as written, for all alike.
+If capinfos is installed, it counts the packets in each file, which must be as many as were reported.  For all
+programs alike, what the page cache has taken counts as written.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def body(args: argparse.Namespace) -> dict[str, Any]:
         need = max(args.packets, args.paced) * (args.size + RECORD_BYTES)
         if shutil.disk_usage(folder).free < 1.2 * need:
             raise WirecapError(
-                f"{args.folder} has no room for {need / 1e9:.1f} GB", "fewer --packets, or another --folder"
+                f"{args.folder} has no room for {need / 1e9:.1f} GB", "use fewer --packets or another --folder"
             )
         full = rounds(args, tools, args.packets, None, folder)
         paced = rounds(args, tools, args.paced, args.rate, folder)
@@ -62,8 +62,8 @@ def body(args: argparse.Namespace) -> dict[str, Any]:
 
 
 parser = common.options(__doc__.splitlines()[0], 10_000_000, 3, "tcpdump,dumpcap")
-parser.add_argument("--paced", type=int, default=10_000_000, help="packets of a paced run")
-parser.add_argument("--rate", type=float, default=1e6, help="packets a second of a paced run")
-parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="where the files go, for a while")
+parser.add_argument("--paced", type=int, default=10_000_000, help="packets per paced run")
+parser.add_argument("--rate", type=float, default=1e6, help="packets per second of a paced run")
+parser.add_argument("--folder", type=Path, default=Path("/var/tmp"), help="where to put the temporary files")
 parser.add_argument("--options", default="", help="more options for wirecap capture")
 common.main(body, parser)

@@ -84,7 +84,7 @@ def test_tcpdump_writes_every_packet(shared, tmp_path):
     out, nic = tmp_path / "out.pcap", shared.bed.nics[0].inside
     with program(shared, "tcpdump", "-ni", nic, "-c", "3000", "-w", str(out)) as tcpdump:
         tcpdump.wait_for(LISTENING)
-        assert readers(shared) == 1
+        until(lambda: readers(shared) == 1)
         send(shared, 3000)
         ended = tcpdump.end(None)
     assert ended.status == 0
@@ -143,7 +143,7 @@ def test_three_programs_read_the_same_packets(shared, tmp_path):
         for capturing in (dumpcap, tshark):  # tshark has one to ask for link types before
             capturing.wait_for("File: ")
         tcpdump.wait_for(LISTENING)
-        assert readers(shared) == 3
+        until(lambda: readers(shared) == 3)
         send(shared, 500)
         assert [dumpcap.end(None).status, tshark.end(None).status] == [0, 0], tshark.output
         lines = re.findall(r"^IP .*UDP, length 18$", tcpdump.end(None).output, re.MULTILINE)
@@ -503,7 +503,7 @@ def test_another_user_gets_nothing(shared):
     with Child([sys.executable, "-c", code], shared.bed.name) as other:
         ended = other.end(None)
     assert ended.output == "(b'', [])\n"
-    assert readers(shared) == 0
+    until(lambda: readers(shared) == 0)
 
 
 @pytest.mark.live("tcpdump")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 from wirecap.kernels.flows import layout as f
 from wirecap.kernels.flows.origin import UNKNOWN
 from wirecap.kernels.flows.process import advance, finish, process
+from wirecap.linux.af_xdp import transparent
 
 RING_RECORDS = 1 << 15
 """Finished records that wait to be taken; a power of two."""
@@ -22,10 +21,8 @@ KERNELS = (process, advance, finish)
 
 def _reserve(count: int, kind: Any) -> Any:
     """A whole number of zeros; in huge pages, where the kernel has some."""
-    memory = mmap.mmap(-1, count * np.dtype(kind).itemsize)
-    with suppress(OSError, AttributeError):
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(memory, kind)
+    size = np.dtype(kind).itemsize
+    return transparent(count * size).view(kind)
 
 
 class Table:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import struct
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -207,3 +209,22 @@ def test_a_length_that_is_wrong():
     frame[16:18] = 0, 0  # the IP length, left to a device
     (found,) = Rig().feed([Packet(SECOND, bytes(frame), 0)]).finish()
     assert found["octetDeltaCount"] == len(frame) - 14
+
+
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="the kernel has no transparent huge pages"
+)
+def test_its_memory_may_be_in_huge_pages():
+    """The kernel may make transparent huge pages of the parts that grow with the flows (proc_pid_smaps(5))."""
+    table = Table(1 << 16, 1, 1, 1, ETHERNET, waits=False)
+    maps = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)
+    for part in (table.kernel.entries, table.kernel.index):
+        address = part.ctypes.data
+        mine = next(one for one in maps[1:] if contains(one, address))
+        assert mine.split()[1] == "rw-p"  # shared memory has them only where the administrator says so
+        assert re.search(r"^VmFlags:.* hg\b", mine, re.MULTILINE)
+
+
+def contains(mapping: str, address: int) -> bool:
+    first, last = (int(word, 16) for word in mapping.split()[0].split("-"))
+    return first <= address < last

@@ -61,9 +61,9 @@ def seconds_of(words: list[str]) -> tuple[float, float]:
 
 
 def mapped(words: list[str], out: Path) -> dict[str, float]:
-    """The ``run`` of a map's summary, with the processor time of the whole command."""
-    cpu, _ = seconds_of(["map", *words, "-q", "--json", str(out)])
-    return {**json.loads(out.read_text())["run"], "cpu_s": cpu}
+    """The ``run`` of a map's summary, with the processor time and the time of the whole command."""
+    cpu, took = seconds_of(["map", *words, "-q", "--json", str(out)])
+    return {**json.loads(out.read_text())["run"], "cpu_s": cpu, "command_s": took}
 
 
 def ratio(name: str, values: list[float]) -> tuple[str, str]:
@@ -85,16 +85,18 @@ def more(name: str, values: list[float]) -> tuple[str, str]:
 
 def alone(file: Path, handler: str, rounds: int) -> list[tuple[str, str]]:
     """One worker beside ``capture -r``, two workers beside one."""
-    out, single, double = file.parent / "out.json", [], []
+    out, single, sooner, double = file.parent / "out.json", [], [], []
     for number in range(rounds + 1):  # the first warms the page cache
-        captured, _ = seconds_of(["capture", "-q", "-r", str(file), "--handler", handler])
+        captured, took = seconds_of(["capture", "-q", "-r", str(file), "--handler", handler])
         one = mapped([handler, str(file), "--workers", "1"], out)
         two = mapped([handler, str(file), "--workers", "2"], out)
         if number:
             single.append(captured / one["cpu_s"])
+            sooner.append(took / one["command_s"])
             double.append(2 * one["worker_cpu_s"] / two["worker_cpu_s"])
     return [
         ratio("capture -r / map with one worker, processor time of the commands", single),
+        ratio("capture -r / map with one worker, time of the commands", sooner),
         ratio("two workers as a multiple of one, in the workers' processor time", double),
     ]
 

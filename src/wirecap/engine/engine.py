@@ -180,7 +180,7 @@ class Engine:
     def all_handled(self) -> bool:
         """True once no handler thread will run any more."""
         phase = int(self.pool.control[k.PHASE])
-        return phase >= k.FINISH and not any(worker.is_alive() for worker in self._handlers)
+        return phase >= k.FINISH and not any(worker.is_working for worker in self._handlers)
 
     def _worker(self, name: str, run: Callable[..., None], *arguments: object) -> Worker:
         return Worker(name, lambda: run(*arguments), self._thread_ended)
@@ -199,13 +199,13 @@ class Engine:
             if not self._halting:  # otherwise another thread is closing what was checked
                 self._source_failure = error
             return False
-        if not all(worker.is_alive() for worker in self._handlers + self._writers):
+        if not all(worker.is_working for worker in self._handlers + self._writers):
             return False
         if any(worker.failure for worker in self._capture + self._assistants):
             return False
         if self.is_full:
             return False
-        return self.source.direct or any(worker.is_alive() for worker in self._capture)
+        return self.source.direct or any(worker.is_working for worker in self._capture)
 
     def takers(self) -> list[list[int]]:
         """The home queues of each thread that takes packets from the source."""

@@ -13,12 +13,18 @@ PR_SET_NAME = 15  # linux/prctl.h
 
 
 class Worker(threading.Thread):
-    """A daemon thread; an exception ends it and is kept in ``failure``."""
+    """A daemon thread; an exception ends it and is kept in ``failure``.  ended: called when it is over."""
 
     def __init__(self, name: str, run: Callable[[], None], ended: Callable[[], None]) -> None:
         super().__init__(name=f"wirecap {name}", daemon=True)
         self._work, self._ended = run, ended
+        self._over = False
         self.failure: BaseException | None = None
+
+    @property
+    def is_working(self) -> bool:
+        """Whether it has begun and is not over; the thread itself lives for a moment longer."""
+        return self.is_alive() and not self._over
 
     def run(self) -> None:
         set_name(self.name)
@@ -27,6 +33,7 @@ class Worker(threading.Thread):
         except BaseException as error:
             self.failure = error
         finally:
+            self._over = True
             self._ended()
 
 

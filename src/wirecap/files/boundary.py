@@ -17,10 +17,10 @@ Bytes = npt.NDArray[np.uint8]
 Read = Callable[[int, int], Bytes]
 """Gets two offsets; returns the bytes between them."""
 
-WINDOWS = (1 << 18, 1 << 21, 1 << 24)
+WINDOWS = (1 << 16, 1 << 18, 1 << 21, 1 << 24)
 """Bytes that are looked at, more of them each time."""
 ENOUGH, FEW = 64, 4
-"""Records that follow each other, and so many if there is no room for more."""
+"""Records that follow each other, and so many if there is no room for more, but for the first window."""
 TIME_S = 1 << 25
 """No packet is further from the first one of a pcap file than this, for finding the place."""
 
@@ -36,7 +36,8 @@ def first_record(file: CaptureFile, read: Read, begin: int, end: int, size: int)
     for window in WINDOWS:
         stop = min(size, begin + window)
         data = np.ascontiguousarray(read(begin, stop))
-        found = _block(file, data, stop == size) if pcapng else _packet(file, data, stop == size, first_s)
+        few = ENOUGH if window == WINDOWS[0] else FEW
+        found = _block(file, data, stop == size, few) if pcapng else _packet(file, data, stop == size, few, first_s)
         if found is not None:
             return begin + found if begin + found < end else None
         if stop == size:
@@ -52,8 +53,8 @@ def _first_second(file: CaptureFile, read: Read) -> int:
     return int.from_bytes(read(24, 28).tobytes(), "big" if file.state[at.SWAPPED] else "little")
 
 
-def _packet(file: CaptureFile, data: Bytes, whole: bool, first_s: int) -> int | None:
-    """A packet header of pcap; whole: the data go up to the file's end."""
+def _packet(file: CaptureFile, data: Bytes, whole: bool, few: int, first_s: int) -> int | None:
+    """A packet header of pcap; whole: the data go up to the file's end; few: as in FEW."""
     header, count = int(file.state[at.HEADER]), data.size - 15
     if count < 1:
         return None
@@ -64,10 +65,10 @@ def _packet(file: CaptureFile, data: Bytes, whole: bool, first_s: int) -> int | 
     parts = 10 ** int(file.table[at.EXPONENT])
     fits = (np.abs(second - first_s) < TIME_S) & (fraction < parts)
     fits &= (length <= file.table[at.LARGEST]) & (length <= wire)
-    return _follow(fits, length + header, data.size, whole)
+    return _follow(fits, length + header, data.size, whole, few)
 
 
-def _block(file: CaptureFile, data: Bytes, whole: bool) -> int | None:
+def _block(file: CaptureFile, data: Bytes, whole: bool, few: int) -> int | None:
     """A block of pcapng."""
     words = data[: data.size // 4 * 4].view(_order(file)).astype(np.int64)
     count = words.size - 2
@@ -79,11 +80,11 @@ def _block(file: CaptureFile, data: Bytes, whole: bool) -> int | None:
     inside = fits & (last < words.size)
     fits[inside] = words[last[inside]] == total[inside]
     fits &= inside | (last >= words.size)
-    found = _follow(fits, total // 4, words.size, whole)
+    found = _follow(fits, total // 4, words.size, whole, few)
     return None if found is None else 4 * found
 
 
-def _follow(fits: npt.NDArray[np.bool_], length: npt.NDArray[np.int64], size: int, whole: bool) -> int | None:
+def _follow(fits: npt.NDArray[np.bool_], length: npt.NDArray[np.int64], size: int, whole: bool, few: int) -> int | None:
     """The first place from which fitting records follow each other; length: where the next one is from each."""
     for candidate in np.flatnonzero(fits).tolist():
         place, records = candidate, 0
@@ -91,6 +92,6 @@ def _follow(fits: npt.NDArray[np.bool_], length: npt.NDArray[np.int64], size: in
             place += int(length[place])
             records += 1
         beyond = place >= fits.size and (not whole or place == size)
-        if records == ENOUGH or (beyond and (records >= FEW or (whole and records > 0))):
+        if records == ENOUGH or (beyond and (records >= few or (whole and records > 0))):
             return int(candidate)
     return None

@@ -187,7 +187,7 @@ def _first(file: CaptureFile, read: Read, size: int, of: Range) -> int | None:
 
     for frame in candidates(read, of.begin, of.end, size):
         try:
-            data = _uncompressed(read, size, frame, WINDOWS[0])
+            data = _uncompressed(read, size, frame, WINDOWS[1])
         except (ValueError, UsageError):
             continue
 

@@ -13,7 +13,6 @@ from wirecap.config.capture import SHARE
 from wirecap.config.specs import HandlerSpec
 from wirecap.errors import UsageError, WirecapError
 from wirecap.files.reader import note_of_times
-from wirecap.find.fitting import check_filter
 from wirecap.handlers import table
 from wirecap.handlers.handler import Handler, Setting
 from wirecap.handlers.parts import Fold, Nothing
@@ -41,7 +40,10 @@ def map_files(
         raise UsageError(
             "a handler's file calls wirecap.map while the workers load it", 'write it under if __name__ == "__main__":'
         )
-    check_filter(filter)
+    if filter:
+        from wirecap.find.fitting import check_filter  # with libpcap
+
+        check_filter(filter)
     text = HandlerText.of(_checked(spec, to))
     handler = table.make(text.spec(), Setting(filter=filter, to=tuple(to)))
     handler.compile(lambda name: say(f"wirecap: compiling {name} (once)"))

@@ -44,7 +44,17 @@ def _several(text: str) -> tuple[QueueSpec, ...]:
     return tuple(QueueSpec.parse(part) for part in text.split(","))
 
 
-@click.command(cls=Configurable, help=HELP)
+def _checks(given: dict[str, Any]) -> CaptureConfig:
+    """What the options say, checked as far as that takes no capture.  Raises UsageError."""
+    from wirecap.handlers import table
+
+    forward, words = _where(given)
+    config = _config(given, forward, words)
+    table.complete(config.handlers, None, forward)
+    return config
+
+
+@click.command(cls=Configurable, checks=_checks, help=HELP)
 @where("--both", is_flag=True, help="Forward in both directions.")
 @where("--pair", "pairs", multiple=True, type=Parsed("IN,OUT", _pair), help="Another pair; repeatable.")
 @where("--to", "targets", type=Parsed("OUT,OUT,...", _several), help="Spread over these instead of one OUT.")
@@ -66,16 +76,11 @@ def _several(text: str) -> tuple[QueueSpec, ...]:
 @config_file.options(where, section("Instead of forwarding"))
 @options.argument("words", nargs=-1, metavar="IN [OUT] [FILTER]...")
 def command(**given: Any) -> None:
-    checking = config_file.check_is_asked(given)
-    forward, words = _where(given)
-    config = _config(given, forward, words)
-    if checking:
-        from wirecap.handlers import table
-
-        table.complete(config.handlers, None, forward)
-        config_file.tell_checked(given, config.filter)
+    if config_file.check_is_asked(given):
+        config_file.tell_checked(given, _checks(given).filter)
         return
-    closing.run(given, config, forward=forward)
+    forward, words = _where(given)
+    closing.run(given, _config(given, forward, words), forward=forward)
 
 
 def _where(given: dict[str, Any]) -> tuple[ForwardConfig, tuple[str, ...]]:

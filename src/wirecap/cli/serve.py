@@ -40,7 +40,7 @@ def _snaplen(text: str) -> int:
     return parse_size(text) or config.MAX_SNAPLEN
 
 
-@click.command(cls=Configurable, help=HELP)
+@click.command(cls=Configurable, checks=lambda given: _settings(given), help=HELP)
 @source("-i", "--interface", "sources", multiple=True, type=Parsed("INTERFACE", QueueSpec.parse),
         help="Another interface; repeatable.")  # fmt: skip
 @source(

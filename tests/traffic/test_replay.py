@@ -237,6 +237,31 @@ def test_several_files_again_and_again(testbed: Make, tmp_path: Path) -> None:
 
 
 @pytest.mark.live
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("files", [1, 2])
+def test_pause_between_loops_at_full_speed(testbed: Make, tmp_path: Path, way: str, files: int) -> None:
+    """As with tcpreplay, a pass begins so long after the last packet of the one before; its packets follow at once."""
+    bed, packets = testbed(queues=1), mixed(400)
+    paths = [write_pcap(tmp_path / f"{number}.pcap", packets[number::files]) for number in range(files)]
+    with Receiver(bed, 1200) as receiver:
+        outcome = replay(bed, paths, Timing(), way, loops=3, loop_pause_ns=300_000_000)
+    assert outcome.sent == 1200
+    assert receiver.packets[0] == [packet for number in range(files) for packet in packets[number::files]] * 3
+    gaps = np.diff(np.array(receiver.timestamps))
+    assert set(np.flatnonzero(gaps > 250_000_000).tolist()) >= {399, 799}
+    assert outcome.duration_s >= 0.6
+
+
+def test_a_pass_at_full_speed_has_its_pause(tmp_path: Path) -> None:
+    """Of a file that is kept in memory, too, each pass is a batch of its own, and all but the first have the pause."""
+    file = write_pcap(tmp_path / "a.pcap", mixed(10))
+    plan = Recording([str(file)], Timing(), 1500, loops=4, loop_pause_ns=5)
+    assert [(batch.n, batch.pause_ns) for batch in plan.batches()] == [(10, 0), (10, 5), (10, 5), (10, 5)]
+    paced = Recording([str(file)], Timing(pps=1000), 1500, loops=4, loop_pause_ns=5)
+    assert {batch.pause_ns for batch in paced.batches()} == {0}
+
+
+@pytest.mark.live
 def test_file_larger_than_memory_for_it_is_streamed(testbed: Make, tmp_path: Path) -> None:
     """60 MB through a pipe, read in a ring of blocks while it is sent: all of it arrives, in order."""
     bed, packets = testbed(queues=1), mixed(2000)

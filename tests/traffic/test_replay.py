@@ -17,6 +17,7 @@ import pytest
 import wirecap
 from replay_rig import Receiver, mixed, replay, write_pcap
 from rig import read_pcap, time_limit, until
+from wirecap.cli import main
 from wirecap.errors import UsageError, WirecapError
 from wirecap.kernels.transmit import paced_loop
 from wirecap.lab.testbed import Testbed
@@ -234,6 +235,23 @@ def test_several_files_again_and_again(testbed: Make, tmp_path: Path) -> None:
     with Receiver(bed, 1234) as receiver:
         assert replay(bed, files[:1], Timing(), loops=0, limit=1234).sent == 1234
     assert receiver.packets[0] == (packets[:200] * 7)[:1234]
+
+
+@pytest.mark.live
+def test_quiet_tells_what_was_left_out(
+    testbed: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    """-q hides progress and closing lines, but not that packets of the file were not sent."""
+    outside = testbed(queues=1).nics[0].outside
+    command = ["replay", "-q", "-t", "-i", outside, "-l", "2"]
+    file = write_pcap(tmp_path / "a.pcap", [synthetic.udp(100), synthetic.udp(3000), synthetic.udp(200)])
+    assert main.run([*command, str(file)]) == 0
+    assert capsys.readouterr().err == f"wirecap: 2 packets not sent: {LONGER} (1500 bytes)\n"
+    assert main.run([*command, str(write_pcap(tmp_path / "b.pcap", [synthetic.udp(100)]))]) == 0
+    assert capsys.readouterr().err == ""
+    assert main.run([*command, str(write_pcap(tmp_path / "c.pcap", [synthetic.udp(3000)]))]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"wirecap: {outside}: no packet was sent: all 2 were left out: {LONGER}")
 
 
 @pytest.mark.live

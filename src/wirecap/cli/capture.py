@@ -280,7 +280,7 @@ def command(ctx: click.Context, /, **given: Any) -> None:
         listing.interfaces(given["netns"], given["summary_json"])
         return
     _part_sources(given)
-    given["sources"] = listing.by_own_name(given["sources"], given["netns"])
+    given["sources"] = listing.by_own_name(given["sources"], given["netns"], "-i")
     given["buddies"] = tuple(listing.by_own_name(group, given["netns"]) for group in given["buddies"])
     if given["list_time_stamp_types"]:
         listing.time_stamps(given["sources"], given["netns"], given["summary_json"])
@@ -325,7 +325,7 @@ def command(ctx: click.Context, /, **given: Any) -> None:
 def _settings_again(given: dict[str, Any]) -> config_file.Settings:
     """What the options say after the file of --config has changed."""
     _part_sources(given)
-    given["sources"] = listing.by_own_name(given["sources"], given["netns"])
+    given["sources"] = listing.by_own_name(given["sources"], given["netns"], "-i")
     given["buddies"] = tuple(listing.by_own_name(group, given["netns"]) for group in given["buddies"])
     return settings(given, _expression(given))
 

@@ -8,7 +8,7 @@ import click
 
 from wirecap.cli import closing, config_file, options
 from wirecap.cli.config_file import Configurable
-from wirecap.cli.options import COUNT, DURATION, Parsed, section
+from wirecap.cli.options import COUNT, DURATION, PRINTING, WRITING, Parsed, refused, section
 from wirecap.config import forward as forward_config
 from wirecap.config.capture import CaptureConfig
 from wirecap.config.forward import ForwardConfig
@@ -73,6 +73,14 @@ def _checks(given: dict[str, Any]) -> CaptureConfig:
 @engine("--ring", "ring_cells", type=COUNT, help="xdp: cells attached to a queue [16384]; direct: descriptors [1024].")
 @engine("--keep-going", is_flag=True, help="Count packets on which a handler fails, and send them unchanged.")
 @options.options(where, engine)
+@refused(*WRITING, message="forward writes no file",
+         hint="capture at the other end of the wire: wirecap capture -i INTERFACE -w FILE")  # fmt: skip
+@refused(*PRINTING, message="forward shows no packets",
+         hint="capture at the other end of the wire: wirecap capture -i INTERFACE --print")  # fmt: skip
+@refused("-i=", "--interface=", message="interfaces are named without it", hint="wirecap forward eth1 eth2")
+@refused(
+    "-r=", "--read=", message="forward sends what it receives", hint="wirecap replay -i INTERFACE FILE sends a file"
+)
 @config_file.options(where, section("Instead of forwarding"))
 @options.argument("words", nargs=-1, metavar="IN [OUT] [FILTER]...")
 def command(**given: Any) -> None:

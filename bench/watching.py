@@ -145,7 +145,7 @@ def pictures(folder: Path, seconds: float) -> None:
 def as_svg(watch: Watch) -> str:
     """What the terminal shows, in a font that is there: rich's picture names one on the web."""
     console = Console(record=True, width=140, file=io.StringIO(), highlight=False)
-    console.print(screen(watch.look(), watch.problems, "queue", keys=True))
+    console.print(screen(watch.look(), watch.problems, "queue", keys=True, width=console.width))
     svg = console.export_svg(title="wirecap top", unique_id="top")
     return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
 

@@ -5,20 +5,26 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+TYPES = {1: (12, 14), 113: (14, 16), 276: (0, 20)}
+"""link type (Ethernet, Linux cooked v1, v2) -> where the EtherType is, where the header ends."""
 
-def naive(data: bytes) -> dict[str, dict[str, Any]]:
-    """layer -> field -> value of an Ethernet packet's bytes; only the layers that are there."""
+
+def naive(data: bytes, link: int = 1) -> dict[str, dict[str, Any]]:
+    """layer -> field -> value of a packet's bytes; only the layers that are there."""
     found: dict[str, dict[str, Any]] = {}
-    if len(data) < 14:
+    place, offset = TYPES[link]
+    first = offset
+    if len(data) < offset:
         return found
-    found["eth"] = {"offset": 0, "dst": number(data[:6]), "src": number(data[6:12]), "type": number(data[12:14])}
-    kind, offset, tags = number(data[12:14]), 14, 0
+    if link == 1:
+        found["eth"] = {"offset": 0, "dst": number(data[:6]), "src": number(data[6:12]), "type": number(data[12:14])}
+    kind, tags = number(data[place : place + 2]), 0
     while kind in (0x8100, 0x88A8, 0x9100) and tags < 4 and len(data) >= offset + 4:
         tci = number(data[offset : offset + 2])
         kind = number(data[offset + 2 : offset + 4])
         if not tags:
             found["vlan"] = {
-                "offset": 14, "priority": tci >> 13, "dei": tci >> 12 & 1, "id": tci & 0xFFF, "type": kind,
+                "offset": first, "priority": tci >> 13, "dei": tci >> 12 & 1, "id": tci & 0xFFF, "type": kind,
             }  # fmt: skip
         offset, tags = offset + 4, tags + 1
     rest = data[offset:]

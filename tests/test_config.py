@@ -55,6 +55,13 @@ def test_queue_spec_refusals(text):
     assert refused.value.hint
 
 
+def test_interfaces_with_commas():
+    """Several interfaces in one word are told apart."""
+    with pytest.raises(UsageError, match="more than one interface") as refused:
+        QueueSpec.parse("eth0@0,2,lo@1, eth2")
+    assert refused.value.hint == "name each on its own: eth0@0,2 and lo@1 and eth2"
+
+
 @given(names, st.none() | st.lists(st.integers(0, 200), min_size=1, unique=True))
 def test_queue_spec_round_trip(name, queues):
     """What a queue spec prints is read back as the same."""

@@ -36,7 +36,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     [
         ("simulate -r none.pcap", "none.pcap: No such file"),
         ("simulate -r text", "text: not a capture file"),
-        ("simulate -r raw.pcap", "raw.pcap has link type 101"),
+        ("simulate -r raw.pcap", "raw.pcap has link type RAW (Raw IP), not Ethernet"),
         ("simulate --nics 17", "NICs on a bus: 17"),
         (
             "simulate --engine all --workload burst:packets=1k,rate=1M --engine wirecap:groups=0-9",
@@ -54,7 +54,7 @@ def folder(tmp_path, monkeypatch) -> Path:
         ("capture -r good.pcap -F none", "-F none: no such file or directory (name a file that holds one filter"),
         ("capture -r good.pcap -w none/x --limit 80%", "none: no such file or directory (name one that is there)"),
         ("man /proc/none", "/proc/none: no such file or directory (name a folder with wirecap man DIR)"),
-        ("capture -r foreign.pcap --handler mine.py:mine", "link type 250"),
+        ("capture -r foreign.pcap --handler mine.py:mine", "link type RTAC_SERIAL"),
         ("capture -r good.pcap --buddies lo@0 --mode advanced", "lo is in a buddy group but is not captured"),
         ("capture -i nosuchnic", "nosuchnic"),
         ("forward nosuchnic nosuchnic2", "nosuchnic"),

@@ -172,6 +172,8 @@ def test_filter_from_file(engine, tmp_path):
         ("-i eth1 -c 0", "packet count"),
         ("-i eth1 --cpus 4000", "CPU 4000 is not available (choose from"),
         ("-i eth1 --mode advanced --buddies eth2", "-i eth2"),
+        ("-i eth1@0,lo", "'eth1@0,lo' is more than one interface (name each on its own: eth1@0 and lo)"),
+        ("-i nosuch0,lo", "no interface 'nosuch0,lo' (write it as -i nosuch0 -i lo)"),
     ],
 )
 def test_refusals(engine, line, says):

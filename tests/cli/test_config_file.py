@@ -119,18 +119,56 @@ def test_what_is_refused(text, written, capfd):
 
 
 def test_what_is_refused_as_of_the_option(written, capfd):
-    """What options say together, a filter that is none, a handler that there is not."""
-    assert refusal(written('handler = "cout"'), capfd, "-i", "lo") == "unknown handler 'cout' (did you mean count?)"
-    assert "R must be 2 to 1000000, not 1" in refusal(written("chunks = 1"), capfd, "-i", "lo")
-    assert "syntax error" in refusal(written('filter = "tcp prt 80"'), capfd, "-i", "lo")
-    assert "nothing to capture from" in refusal(written("quiet = true"), capfd)
-    own = refusal(written('handler = "./none.py:count"'), capfd, "-i", "lo")
-    assert own == "./none.py: no such file (write it as ./my.py:function)"
-    kept = 'write = "x.pcapng"\nkeep = "60s"\nsave-on = "tcp prt 80"\n'
-    assert refusal(written(kept), capfd, "-i", "lo").startswith("--save-on: filter 'tcp prt 80': ")
-    bounded = 'write = "x.pcapng"\nlimit = "1GiB"\nfile-time = "1h"\n'
-    assert "one file of -G can fill the folder" in refusal(written(bounded), capfd, "-i", "lo")
-    assert "on-file" in refusal(written('write = "x.pcapng"\non-file = "nonesuch-command"\n'), capfd, "-i", "lo")
+    """What options say together, a filter that is none, a handler that there is not: with the file and the line."""
+    unknown = written('quiet = true\nhandler = "cout"')
+    assert refusal(unknown, capfd, "-i", "lo") == f"{unknown}:2: unknown handler 'cout' (did you mean count?)"
+    own = written('handler = "./none.py:count"')
+    expected = f"{own}:1: ./none.py: no such file (write it as ./my.py:function)"
+    assert refusal(own, capfd, "-i", "lo") == expected
+
+
+WRONG_TOGETHER = {
+    "chunks = 1": ":1: R must be 2 to 1000000, not 1 ",
+    'interface = "lo"\nchunks = 1\nquiet = true': ":2: R must be 2 to 1000000, not 1 ",
+    'quiet = true\nfilter = "tcp prt 80"': ":2: filter 'tcp prt 80': syntax error",
+    'write = "x.pcapng"\nkeep = "60s"\nsave-on = "tcp prt 80"\n': ":3: --save-on: filter 'tcp prt 80': ",
+    'write = "x.pcapng"\nlimit = "1GiB"\nfile-time = "1h"\n': ":3: --limit: one file of -G can fill the folder",
+    'file-time = "1h"\nlimit = "1GiB"\nquiet = true\nwrite = "x.pcapng"\n': ":2: --limit: one file of -G can fill",
+    'write = "x.pcapng"\non-file = "nonesuch-command"\n': ":2: --on-file: nonesuch-command: no such program",
+    'quiet = true\nchunks = 9\nbuffer-size = "1MiB"\n': ":3: -R and -B both set the size of the pool",
+    'buffer-size = "1MiB"\nchunks = 9\nquiet = true\n': ":2: -R and -B both set the size of the pool",
+    'per-queue = true\nlimit = "1GiB"\n': ":2: there are options for an output file, but no file is named",
+    'pcap = true\nwrite = "x"\ncapture-comment = "c"\n': ":3: a pcap file cannot hold comments",
+    'write = "x"\nready-file = "x"\n': ":2: --ready-file x: the file has another use",
+    'interface = ["eth1", "eth1"]': ":1: eth1 is captured twice",
+    'write = "x.pcapng"\nsave-on-drops = 3': ":2: --save-on-drops: nothing is kept that could be saved",
+}
+
+
+@pytest.mark.parametrize("text", WRONG_TOGETHER, ids=range(len(WRONG_TOGETHER)))
+def test_what_is_refused_together(text, written, capfd):
+    """What several keys say together is told with the line of the last that has a part in it."""
+    path = written(text)
+    line = refusal(path, capfd, *(() if "interface" in text else ("-i", "lo")))
+    assert line.startswith(path + WRONG_TOGETHER[text]), line
+
+
+def test_what_the_file_has_no_part_in(written, capfd):
+    """What was typed, or is missing, stands on no line of the file."""
+    assert refusal(written("quiet = true"), capfd).startswith("nothing to capture from")
+    assert refusal(written("quiet = true\nchunks = 9"), capfd, "-i", "lo", "-R", "1").startswith("R must be 2 to")
+    assert refusal(written('filter = "tcp"'), capfd, "-i", "lo", "tcp prt 80").startswith("filter 'tcp prt 80': ")
+
+
+@pytest.mark.parametrize("command", [["forward", "eth1", "eth2"], ["serve", "eth1"]])
+def test_what_is_refused_of_other_commands(command, written, capfd):
+    """forward and serve tell the file and the line, too; so does the command without --check-config."""
+    path = written("quiet = true\nchunks = 1\n")
+    for more in ([], ["--check-config"]):
+        assert main.run([*command, "--config", path, *more]) == 2
+        assert capfd.readouterr().err.startswith(f"wirecap: {path}:2: R must be")
+    assert main.run(["service", "show", "--config", written('interface = "lo"\nchunks = 1\n')]) == 2
+    assert capfd.readouterr().err.startswith(f"wirecap: {path}:2: R must be 2 to")
 
 
 def test_a_file_that_cannot_be_read(tmp_path, written, capfd):

@@ -101,6 +101,19 @@ def test_the_closing_lines(asked, capsys):
         ("a b --summary-json /nonexistent/x", "no such folder"),
         ("a b --tx-queue best", "'best' is not known (use same, hash or least)"),
         ("a b --pair a,c", "a is captured twice"),
+        (
+            "a b -A",
+            "-A: forward shows no packets (capture at the other end of the wire: wirecap capture -i INTERFACE --p",
+        ),
+        ("a b -n -e", "forward shows no packets"),
+        (
+            "a b -w x",
+            "-w: forward writes no file (capture at the other end of the wire: wirecap capture -i INTERFACE -w",
+        ),
+        ("a b -G 5 -w x", "forward writes no file"),
+        ("-i a b", "-i: interfaces are named without it (wirecap forward eth1 eth2)"),
+        ("a b -r x", "-r: forward sends what it receives (wirecap replay -i INTERFACE FILE sends a file)"),
+        ("a@0,c b", "'a@0,c' is more than one interface (name each on its own: a@0 and c)"),
         ("a b --engine direct --mode advanced", "the direct engine has no advanced mode"),
     ],
 )

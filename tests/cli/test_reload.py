@@ -83,8 +83,8 @@ def test_another_filter_and_threshold(testbed, tmp_path):
             send(8000, 40)
             until(lambda: delivered(90))
             for text, says in {
-                base + 'filter = "udp prt 1"\n': "syntax error",
-                base + 'filter = "tcp"\nchunks = 7\n': "chunks cannot change while packets are captured",
+                base + 'filter = "udp prt 1"\n': ":6: filter 'udp prt 1': syntax error",
+                base + 'filter = "tcp"\nchunks = 7\n': ":7: chunks cannot change while packets are captured",
                 base + 'hander = "count"\n': ":6: unknown key 'hander' (did you mean handler?)",
                 base + "filter = \n": "invalid value",
             }.items():

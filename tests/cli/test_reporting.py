@@ -34,6 +34,7 @@ REPORTS = {
     "examples": "examples --json",
     "map": "map count {trace} --json -",
     "find": "find udp {trace} --json -",
+    "index": "index {trace} --json -",
     "testbed status": "testbed status --name {none} --json",
     "testbed down": "testbed down --name {none} --json",
     "top": "top --once --json",
@@ -48,7 +49,7 @@ LIVE = {
     "testbed up": "testbed up --name {bed} --nics 2 --json",
 }
 SILENT = {"completion": "prints a script", "man": "writes files", "wireshark": "puts a file into a folder",
-          "index": "writes files", "libpcap": "prints a path", "service": "writes a unit",
+          "libpcap": "prints a path", "service": "writes a unit",
           "metrics": "prints files", "trigger": "tells a capture",
           "collect": "needs a broker: tests/flows/test_fleet.py",
           "warmup": "compiles what tests declare, too: tests/cli/test_warmup.py has a process of its own"}  # fmt: skip

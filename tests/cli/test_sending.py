@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from wirecap.cli import generate, main, replay, sending
-from wirecap.cli.sending import Mark, closing_lines, render, summary
+from wirecap.cli.sending import Mark, closing_lines, left_out, render, summary
 from wirecap.errors import UsageError
 from wirecap.traffic.launch_sender import Launches
 from wirecap.traffic.session import Outcome
@@ -45,8 +45,8 @@ from wirecap.traffic.session import Outcome
         (["replay", "-i", "lo", "-p", "0.0000001", "x.pcap"], "the rate is too low: 1e-07 packets per second"),
         (["replay", "-i", "lo", "--summary-json", "/nonesuch/x.json", "x.pcap"], "no such folder"),
         (["replay", "-i", "lo", "--max-gap", "5", "--pps", "5", "x.pcap"], "a recording's own pauses"),
-        (["replay", "-i", "lo", "--loop-delay", "5", "x.pcap"], "without --loop"),
-        (["replay", "-i", "lo", "--loop-delay", "5", "--loop", "2", "-t", "x.pcap"], "at full speed"),
+        (["replay", "-i", "nosuch0,lo", "x.pcap"], "no interface 'nosuch0,lo' (name each on its own: nosuch0 and lo)"),
+        (["replay", "-i", "lo", "--loop-delay", "5", "x.pcap"], "without --loop (leave it out, or add --loop N)"),
         (["generate", "-i", "lo", "--queues", "0-3"], "a single flow uses only one queue"),
         (["generate", "-i", "lo", "--zipf", "1"], "--zipf needs more than one flow"),
         (["generate", "-i", "lo", "--size", "huge"], "not a frame size"),
@@ -101,6 +101,14 @@ def test_closing_lines_name_everything() -> None:
         "queue 0: 400 packets sent",
         "queue 2: 591 packets sent",
     ]
+
+
+def test_what_was_left_out_in_one_line() -> None:
+    """Of one reason as among the closing lines; of several with their numbers."""
+    outcome = Outcome(sent=1, not_sent={"longer than the MTU": 3})
+    assert left_out(outcome, 1500) == "3 packets not sent: longer than the MTU (1500 bytes)"
+    outcome.not_sent["a netlink message"] = 1
+    assert left_out(outcome, 1500) == "4 packets not sent: 3 longer than the MTU (1500 bytes), 1 a netlink message"
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,24 @@ def test_what_tshark_finds(trace: Path, tmp_path: Path) -> None:
     assert compared > 20_000
 
 
+@pytest.mark.parametrize("link", [113, 276])
+@pytest.mark.parametrize("tags", [1, 6])
+def test_tags_behind_cooked_headers(tmp_path: Path, link: int, tags: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Addresses behind any number of VLAN tags in a cooked capture are replaced, of headers that were cut, too."""
+    tagged = bytes.fromhex("81000001") * tags + b"\x08\x00"
+    addresses = bytes([192, 0, 2, 77, 198, 51, 100, 77])
+    whole = b"\x45\0\0\x1c\0\0\0\0\x40\x11\0\0" + addresses + bytes.fromhex("0035003500080000")
+    head = bytes(14) + tagged if link == 113 else tagged[:2] + bytes(18) + tagged[2:]
+    data = cb.section() + cb.interface(linktype=link)
+    data += b"".join(cb.enhanced("<", 0, 1, head + ip, len(head) + 28) for ip in (whole, whole[:16]))
+    (tmp_path / "in").write_bytes(data)
+    ours(tmp_path / "in", "-w", tmp_path / "out.pcapng", "--anonymise", tmp_path / "key")
+    out = (tmp_path / "out.pcapng").read_bytes()
+    assert addresses[:4] not in out
+    assert addresses[4:] not in out
+    assert "no IP or ARP header" not in capsys.readouterr().err
+
+
 def test_names_and_interface_addresses_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A pcapng file's other places for addresses do not give them away; comments stay, for the user to look after."""
     secret, note = bytes([192, 0, 2, 77]), cb.option("<", 1, b"a note")

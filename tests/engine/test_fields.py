@@ -17,7 +17,7 @@ from wirecap.engine.fields import NAMES, Rows, decode
 from wirecap.errors import UsageError
 from wirecap.kernels.base.jit import PURE
 from wirecap.kernels.packet.decode import RECIPES, UNKNOWN_LINK
-from wirecap.kernels.packet.headers import ETHERNET, LINUX_SLL, RAW_IP
+from wirecap.kernels.packet.headers import ETHERNET, LINUX_SLL, LINUX_SLL2, RAW_IP
 
 pytestmark = pytest.mark.kernel
 
@@ -116,6 +116,16 @@ def test_other_link_types(link, header):
     assert (fields.dst_port[0], fields.ip.dst[0], fields.eth.there[0]) == (443, 0xC6336402, False)
     unknown = Lent([header + V4 + TCP], UNKNOWN_LINK).fields
     assert (unknown.layers[0], unknown.src_port[0], unknown.captured_length[0]) == (0, 0, len(header) + 52)
+
+
+@pytest.mark.parametrize(("link", "header"), [
+    (LINUX_SLL, bytes(14) + b"\x81\x00"), (LINUX_SLL2, b"\x81\x00" + bytes(18)),
+])  # fmt: skip
+def test_a_tag_behind_a_cooked_header(link, header):
+    """A VLAN tag behind a Linux cooked header is read, and what it carries."""
+    fields = Lent([header + b"\x60\x07\x08\x00" + V4 + TCP], link).fields
+    assert (fields.vlan.id[0], fields.vlan.priority[0], fields.vlan.offset[0]) == (7, 3, len(header))
+    assert (fields.dst_port[0], fields.ip.dst[0], fields.eth.there[0]) == (443, 0xC6336402, False)
 
 
 @pytest.fixture

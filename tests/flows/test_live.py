@@ -98,4 +98,4 @@ def test_an_interface_whose_headers_are_not_known(two_packets, capsys):
     two_packets.write_bytes(data)
     assert main.run(["capture", "-r", str(two_packets), "--handler", "flows"]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith("wirecap: handler flows: unknown headers of link type 127")
+    assert line.startswith("wirecap: handler flows: unknown headers of link type IEEE802_11_RADIO (802.11 plus")

@@ -25,10 +25,10 @@ from wirecap.run.counting import Counting
 from wirecap.run.publishing import Publisher
 
 
-def shown(*captures, notes=(), sort="queue"):
-    """What stands on a wide terminal."""
-    console = Console(file=io.StringIO(), width=160)
-    console.print(screen(captures, notes, sort, keys=False))
+def shown(*captures, notes=(), sort="queue", width=160):
+    """What stands on a terminal, which is wide."""
+    console = Console(file=io.StringIO(), width=width)
+    console.print(screen(captures, notes, sort, keys=False, width=width))
     return console.file.getvalue()
 
 
@@ -90,6 +90,32 @@ def test_the_screen_has_all_that_is_known():
         assert part in text, part
     assert "capture late" not in text
     assert shown() == "no capture is running\n"
+
+
+@pytest.mark.parametrize("width", [200, 120, 100, 80, 60])
+def test_a_narrow_terminal(width):
+    """Nothing is cut off: the bar is short, drops have lines of their own, columns of chunks and bits are left out."""
+    names = {"pool_exhausted": 1_234_567, "capture_late": 12, "nic_ring_full": 345_678}
+    queues = [queue_of("enp129s0f1np1", 0, 14_880_952, **names), queue_of("enp129s0f1np1", 1, 500)]
+    queues[0].offloaded_to, queues[0].offloaded = {"1": 100}, 100
+    output = OutputCounters("eth2", 3, 700, {"tx_ring_full": 8, "tx_too_long": 77})
+    late = counters_of(*queues, outputs=[output])
+    early = counters_of(
+        *(queue_of("enp129s0f1np1", n) for n in (0, 1)), time_ns=0, outputs=[OutputCounters("eth2", 3, 0, {})]
+    )
+    text = shown(between(early, late), width=width)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= width
+    (heading,) = [line for line in lines if "queue" in line and "depth, T" in line]
+    assert "dropped" in heading
+    flat = " ".join(text.split())
+    for part in (
+        "14.9 Mp/s", "1,234,567 pool exhausted, 12 capture late, 345,678 nic ring full", "100 p/s to 1",
+        "700 packets sent; dropped: 8 tx ring full, 77 tx too long",
+    ):  # fmt: skip
+        assert part in flat, part
+    assert ("busy" in heading) == (width >= 100)
+    assert ("offloading" in heading) == (width == 200)
 
 
 def test_one_look_as_json(folder, capfd, monkeypatch):

@@ -105,10 +105,27 @@ def test_what_only_some_link_types_take(mixed, caplog):
     frames = [(port, data) for port, data in packets if len(data) == len(packet(ETHERNET, port))]
     assert found(path, "udp port 80 and not vlan") == [data for port, data in frames if port == 80]
     assert "no VLAN support for" in caplog.text
-    assert "packets of link type 12 never match" in caplog.text
-    assert "packets of link type 276 never match" in caplog.text
+    assert "packets of link type RAW (Raw IP) never match" in caplog.text
+    assert "packets of link type LINUX_SLL2 (Linux cooked v2) never match" in caplog.text
     address = frames[0][1][:6].hex(":")
     assert found(path, f"ether dst {address}") == [data for _, data in frames]
+
+
+@pytest.mark.parametrize(
+    ("expression", "what", "wanted"),
+    [
+        ("inbound and udp port 80", "direction", 80), ("outbound", "direction", 0), ("ifindex 3", "interface", None),
+        ("ifindex 4", "interface", 0), ("not outbound and ifindex 3 and udp port 53", "direction", 53),
+    ],
+)  # fmt: skip
+def test_what_only_cooked_headers_hold(mixed, caplog, expression, what, wanted):
+    """Direction and interface are in cooked headers only: the others' packets never match, and a line each says so."""
+    path, packets = mixed
+    cooked = [(port, data) for port, data in packets if len(data) == len(packet(SLL2, port))]
+    assert found(path, expression) == [data for port, data in cooked if wanted in (port, None)]
+    for name in ("EN10MB (Ethernet)", "RAW (Raw IP)"):
+        line = f"filter '{expression}' needs the packet's {what}, which is not known here: packets of link type {name}"
+        assert caplog.text.count(f"{line} never match") == 1
 
 
 def test_a_conversion_says_what_only_some_link_types_take(mixed, tmp_path, capfd):
@@ -122,7 +139,7 @@ def test_a_conversion_says_what_only_some_link_types_take(mixed, tmp_path, capfd
     for note in (notes := json.loads(summary.read_text())["notes"]):
         assert note in said
     assert [note.partition("packets of ")[2] for note in notes] == [
-        "link type 12 never match", "link type 276 never match",
+        "link type RAW (Raw IP) never match", "link type LINUX_SLL2 (Linux cooked v2) never match",
     ]  # fmt: skip
 
 
@@ -136,7 +153,10 @@ def test_a_port_whose_link_type_does_not_take_the_filter():
 
 @pytest.mark.parametrize(
     ("expression", "later", "filtered", "said"),
-    [("udp port 53", [RAW, RAW, SLL2, SLL2, RAW, RAW], 3, []), ("udp port 53 and not vlan", [], 9, [12, SLL2])],
+    [
+        ("udp port 53", [RAW, RAW, SLL2, SLL2, RAW, RAW], 3, []),
+        ("udp port 53 and not vlan", [], 9, ["RAW (Raw IP)", "LINUX_SLL2 (Linux cooked v2)"]),
+    ],
 )
 def test_link_types_that_come_later(tmp_path, expression, later, filtered, said):
     """An interface may be described at any place: a filter is compiled for its link type then, or a line says at the
@@ -165,5 +185,5 @@ def test_link_types_that_come_later(tmp_path, expression, later, filtered, said)
     assert packets == [packet(kind, 53) for kind in (ETHERNET, *later)]
     assert capture.summary()["packets"]["filtered_out"] == filtered
     assert [note.partition("packets of ")[2] for note in capture.summary()["notes"]] == [
-        f"link type {number} never match" for number in said
+        f"link type {name} never match" for name in said
     ]

@@ -7,8 +7,10 @@ kernel's stamps, of CLOCK_TAI, stand for the NIC's.
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +19,7 @@ import pytest
 
 from replay_rig import Receiver, mixed, write_pcap
 from rig import time_limit
-from wirecap.errors import UsageError
+from wirecap.errors import SystemCallError, UsageError
 from wirecap.kernels.pool.pool import Rings
 from wirecap.kernels.transmit import launch_queues as k
 from wirecap.kernels.transmit import paced_loop as p
@@ -202,11 +204,53 @@ def test_a_veth_says_what_it_lacks(testbed: Make) -> None:
 def test_copy_mode_is_not_taken_for_it(testbed: Make) -> None:
     """Asked for: refused with the kernel's reason.  By default: this machine's clock, as ever, on the same queue."""
     name = testbed(queues=1).nics[0].outside
-    with pytest.raises(UsageError, match="zero-copy is refused"):
+    with pytest.raises(UsageError, match=f"^--launch-time: {name} queue 0: zero-copy is refused: ") as raised:
         ways.open_sender(name, "auto", Wish(None, 1518, True, 1000.0, launch="on"))
+    assert raised.value.hint == "leave it out"
     sender, _ = ways.open_sender(name, "auto", Wish((0,), 1518, True, 1000.0, launch="auto"))
     sender.close()
     assert sender.way == "AF_XDP transmit (copy mode, queue 0)"
+
+
+@pytest.mark.live
+@pytest.mark.usefixtures("capable")
+def test_a_queue_that_is_taken(testbed: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another cause is told as what it is, with its own way out."""
+    if probes.release() < (6, 11):
+        pytest.skip("the kernel takes frames' metadata since Linux 6.11")
+    name = testbed(queues=1).nics[0].outside
+    monkeypatch.setattr(ways, "XdpQueues", partial(XdpQueues, copy=[name]))
+    owner = XdpQueues([(name, 0)], 2048, copy=[name])
+    try:
+        with pytest.raises(UsageError) as raised:
+            ways.open_sender(name, "xdp", Wish((0,), 1518, True, 1000.0, launch="on"))
+    finally:
+        owner.close()
+    assert raised.value.message == f"--launch-time: {name} queue 0: cannot bind to queue 0: {os.strerror(errno.EBUSY)}"
+    assert raised.value.hint.startswith("another AF_XDP socket has the queue: stop its owner")
+
+
+CAUSES = {
+    "lo queue 0: cannot bind: x (stop it)": SystemCallError("lo queue 0: cannot bind: x", errno.EBUSY, "stop it"),
+    "cannot open an AF_XDP socket: x (leave it out)": SystemCallError("cannot open an AF_XDP socket: x", errno.EPERM),
+    "/dev/ptp7: Permission denied (leave it out)": PermissionError(errno.EACCES, "Permission denied", "/dev/ptp7"),
+    "eth1: Operation not supported (leave it out)": OSError(errno.EOPNOTSUPP, "Operation not supported"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("said", CAUSES)
+def test_the_cause_stands_first(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What keeps a NIC from keeping the times is told as it is, whatever it is."""
+
+    def fail(*_: object) -> None:
+        raise CAUSES[said]
+
+    monkeypatch.setattr(ways, "_unfit_for_launch", lambda *_: None)
+    monkeypatch.setattr(ways, "_open_launching", fail)
+    facts = replace(netlink.interface("lo"), name="eth1")
+    with pytest.raises(UsageError) as raised:
+        ways._launching([facts], "auto", Wish(None, 1518, True, 1000.0, launch="on"))
+    assert str(raised.value) == f"--launch-time: {said}"
 
 
 @pytest.mark.live

@@ -17,6 +17,7 @@ import pytest
 import wirecap
 from replay_rig import Receiver, mixed, replay, write_pcap
 from rig import read_pcap, time_limit, until
+from wirecap.cli import main
 from wirecap.errors import UsageError, WirecapError
 from wirecap.kernels.transmit import paced_loop
 from wirecap.lab.testbed import Testbed
@@ -234,6 +235,48 @@ def test_several_files_again_and_again(testbed: Make, tmp_path: Path) -> None:
     with Receiver(bed, 1234) as receiver:
         assert replay(bed, files[:1], Timing(), loops=0, limit=1234).sent == 1234
     assert receiver.packets[0] == (packets[:200] * 7)[:1234]
+
+
+@pytest.mark.live
+def test_quiet_tells_what_was_left_out(
+    testbed: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    """-q hides progress and closing lines, but not that packets of the file were not sent."""
+    outside = testbed(queues=1).nics[0].outside
+    command = ["replay", "-q", "-t", "-i", outside, "-l", "2"]
+    file = write_pcap(tmp_path / "a.pcap", [synthetic.udp(100), synthetic.udp(3000), synthetic.udp(200)])
+    assert main.run([*command, str(file)]) == 0
+    assert capsys.readouterr().err == f"wirecap: 2 packets not sent: {LONGER} (1500 bytes)\n"
+    assert main.run([*command, str(write_pcap(tmp_path / "b.pcap", [synthetic.udp(100)]))]) == 0
+    assert capsys.readouterr().err == ""
+    assert main.run([*command, str(write_pcap(tmp_path / "c.pcap", [synthetic.udp(3000)]))]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"wirecap: {outside}: no packet was sent: all 2 were left out: {LONGER}")
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("files", [1, 2])
+def test_pause_between_loops_at_full_speed(testbed: Make, tmp_path: Path, way: str, files: int) -> None:
+    """As with tcpreplay, a pass begins so long after the last packet of the one before; its packets follow at once."""
+    bed, packets = testbed(queues=1), mixed(400)
+    paths = [write_pcap(tmp_path / f"{number}.pcap", packets[number::files]) for number in range(files)]
+    with Receiver(bed, 1200) as receiver:
+        outcome = replay(bed, paths, Timing(), way, loops=3, loop_pause_ns=300_000_000)
+    assert outcome.sent == 1200
+    assert receiver.packets[0] == [packet for number in range(files) for packet in packets[number::files]] * 3
+    gaps = np.diff(np.array(receiver.timestamps))
+    assert set(np.flatnonzero(gaps > 250_000_000).tolist()) >= {399, 799}
+    assert outcome.duration_s >= 0.6
+
+
+def test_a_pass_at_full_speed_has_its_pause(tmp_path: Path) -> None:
+    """Of a file that is kept in memory, too, each pass is a batch of its own, and all but the first have the pause."""
+    file = write_pcap(tmp_path / "a.pcap", mixed(10))
+    plan = Recording([str(file)], Timing(), 1500, loops=4, loop_pause_ns=5)
+    assert [(batch.n, batch.pause_ns) for batch in plan.batches()] == [(10, 0), (10, 5), (10, 5), (10, 5)]
+    paced = Recording([str(file)], Timing(pps=1000), 1500, loops=4, loop_pause_ns=5)
+    assert {batch.pause_ns for batch in paced.batches()} == {0}
 
 
 @pytest.mark.live

@@ -177,6 +177,56 @@ def test_plan_that_waits_is_ended() -> None:
     assert session.run().sent == N
 
 
+class Pausing(Counted):
+    """Its third batch wants a pause."""
+
+    paced = False
+    pause_ns = 200_000_000
+
+    def batches(self) -> Iterator[Batch]:
+        for number, batch in enumerate(super().batches()):
+            batch.pause_ns = self.pause_ns if number == 2 else 0
+            yield batch
+
+
+def test_pause_at_full_speed() -> None:
+    """It begins once all before it is sent, and what is behind it is not even staged (live frames would leave)."""
+
+    class Noting(Sender):
+        def __init__(self) -> None:
+            super().__init__()
+            self.told: list[tuple[str, int, float]] = []
+
+        def stage(self, batch: Batch) -> Batch:
+            self.told.append(("staged", self.done, time.monotonic()))
+            return super().stage(batch)
+
+        def finish(self) -> None:
+            self.told.append(("finished", self.done, time.monotonic()))
+
+    sender, plan = Noting(), Pausing()
+    outcome = Session(plan, sender).run()
+    assert (outcome.sent, plan.released) == (N * BATCHES, BATCHES)
+    (_, done, finished), (_, whole, _) = [one for one in sender.told if one[0] == "finished"]
+    assert (done, whole) == (2 * N, N * BATCHES)
+    staged = [one for one in sender.told if one[0] == "staged"]
+    assert staged[2][1] == 2 * N
+    assert staged[2][2] - finished >= Pausing.pause_ns / 1e9
+
+
+def test_pause_that_is_ended() -> None:
+    """Ctrl-C, or the end of --duration, does not wait for the end of a pause."""
+
+    class Long(Pausing):
+        pause_ns = 10**12
+
+    plan = Long()
+    begin = time.monotonic()
+    assert Session(plan, Sender(), duration_ns=100_000_000).run().sent == 2 * N
+    assert time.monotonic() - begin < 60
+    assert plan.released == 3  # also the one that waited for its pause
+
+
 class Cut(Sender):
     """Loses its link in the second batch, of which it has completed 4 packets; 3 more are under way."""
 

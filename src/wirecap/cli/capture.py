@@ -151,7 +151,17 @@ class _Capture(Configurable):
             raise _takes_no_number(numbers[0]) from None
 
 
-@click.command(cls=_Capture, help=HELP)
+def _checks(given: dict[str, Any]) -> None:
+    """Raise UsageError as the command does, as far as that takes no capture."""
+    from wirecap.handlers.user import check_file
+
+    capture, write = _settings_again(given)
+    _check(capture, write)
+    for path in handler_files(capture):
+        check_file(path)
+
+
+@click.command(cls=_Capture, checks=_checks, help=HELP)
 @source("-i", "--interface", "sources", multiple=True, type=INTERFACE,
         help="eth1, eth1@0-3, eth1@0,2, any, or a number from -D; repeatable. pcap-over-ip://HOST:57012: what"
         " wirecap serve captures there; pcap-over-ip+tls:// encrypted.")  # fmt: skip
@@ -270,7 +280,7 @@ def command(ctx: click.Context, /, **given: Any) -> None:
         listing.interfaces(given["netns"], given["summary_json"])
         return
     _part_sources(given)
-    given["sources"] = listing.by_own_name(given["sources"], given["netns"])
+    given["sources"] = listing.by_own_name(given["sources"], given["netns"], "-i")
     given["buddies"] = tuple(listing.by_own_name(group, given["netns"]) for group in given["buddies"])
     if given["list_time_stamp_types"]:
         listing.time_stamps(given["sources"], given["netns"], given["summary_json"])
@@ -315,7 +325,7 @@ def command(ctx: click.Context, /, **given: Any) -> None:
 def _settings_again(given: dict[str, Any]) -> config_file.Settings:
     """What the options say after the file of --config has changed."""
     _part_sources(given)
-    given["sources"] = listing.by_own_name(given["sources"], given["netns"])
+    given["sources"] = listing.by_own_name(given["sources"], given["netns"], "-i")
     given["buddies"] = tuple(listing.by_own_name(group, given["netns"]) for group in given["buddies"])
     return settings(given, _expression(given))
 
@@ -345,13 +355,17 @@ def settings(given: dict[str, Any], expression: str) -> tuple[CaptureConfig, Wri
 def of_file(path: str) -> tuple[dict[str, Any], CaptureConfig]:
     """The options of a file for ``--config`` alone, and what they say.  Raises UsageError as the command does."""
     try:
-        given = command.make_context("wirecap capture", ["--config", path]).params
+        ctx = command.make_context("wirecap capture", ["--config", path])
     finally:
         log.use("text")  # whatever the capture will log, we do not
-    _part_sources(given)
-    expression = _expression(given)
-    capture, write = settings(given, expression)
-    _check(capture, write)
+    given = ctx.params
+    try:
+        _part_sources(given)
+        capture, write = settings(given, _expression(given))
+        _check(capture, write)
+    except UsageError as error:
+        config_file.place(ctx, error)
+        raise
     return given, capture
 
 

@@ -8,11 +8,11 @@ import tomllib
 from collections.abc import Callable, Iterator
 from datetime import date, time
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import click
 
-from wirecap.cli import keeping, usage
+from wirecap.cli import keeping, usage, uses
 from wirecap.cli.options import Command, Section
 from wirecap.config.capture import CaptureConfig, WriteConfig
 from wirecap.errors import UsageError, WirecapError, suggest
@@ -30,18 +30,91 @@ ALTERNATIVES = (
 CHANGEABLE = {"T", "filter_text", "filter_file", "words", "limit", "min_free", "max_age_ns", *keeping.CHANGEABLE}
 """Parameters that SIGHUP may change."""
 MOST_BYTES = 1 << 20
-_TYPED = "wirecap.typed"
+_TYPED, _SET = "wirecap.typed", "wirecap.set"
 _OURS = ("config_file", "check_config")
+_OF_FILTERS = {"filter ": ("filter_text", "filter_file"), "--save-on: ": ("save_on",)}
+"""How what is wrong with filters begins, which only their compiler knows, and the parameters that they are in."""
 _AS = 'write it as: filter = "tcp port 443"'
 
 
+class Setting(NamedTuple):
+    """What a file says, if no typed option replaces it: where, the parameter, and what would be typed for it."""
+
+    place: str
+    name: str
+    arguments: list[str]
+
+
 class Configurable(Command):
-    """A command with ``--config`` and ``--check-config``."""
+    """A command with ``--config`` and ``--check-config``.
+
+    checks: raises what the command raises for parameters, as far as that takes no capture.
+    """
+
+    def __init__(self, *args: Any, checks: Callable[[dict[str, Any]], object], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._checks = checks
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta[_TYPED] = list(args)
+        ctx.meta[_TYPED], ctx.meta[_SET] = list(args), []
         _log_as_asked(args)
-        return super().parse_args(ctx, args if ctx.resilient_parsing else [*_from_file(self, ctx, args), *args])
+        if not ctx.resilient_parsing:
+            ctx.meta[_SET] = list(_from_file(self, ctx, args))
+        try:
+            return super().parse_args(ctx, _joined(ctx.meta[_SET], args))
+        except UsageError as error:
+            place(ctx, error)
+            raise
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UsageError as error:
+            place(ctx, error)
+            raise
+
+    def refusal(self, ctx: click.Context, settings: list[Setting]) -> str:
+        """With which message these settings are refused, beside what was typed; "" if they are not."""
+        tried = click.Context(self, ctx.parent, ctx.info_name)
+        try:
+            Command.parse_args(self, tried, _joined(settings, ctx.meta[_TYPED]))
+            uses.check_files(self, tried)
+            self._checks(dict(tried.params))
+        except (WirecapError, click.UsageError, OSError) as error:
+            return _words(error)[0]
+        return ""
+
+
+def _joined(settings: list[Setting], typed: list[str]) -> list[str]:
+    return [*(word for setting in settings for word in setting.arguments), *typed]
+
+
+def place(ctx: click.Context, error: UsageError) -> None:
+    """Put the file and the line in front of what is wrong with the value of a key, alone or beside others' values."""
+    if found := _blamed(ctx, error.message):
+        error.message = found.place + error.message
+
+
+def _blamed(ctx: click.Context, message: str) -> Setting | None:
+    """The last of the keys that have a part in it and without which nothing would be refused."""
+    settings: list[Setting] = ctx.meta.get(_SET, [])
+    if not settings or message.startswith(tuple(setting.place for setting in settings)):
+        return None
+    for start, names in _OF_FILTERS.items():
+        if message.startswith(start):
+            return next((setting for setting in settings if setting.name in names), None)
+    refusal = cast("Configurable", ctx.command).refusal
+    if refusal(ctx, settings) != message:
+        return None
+    part = list(settings)
+    for setting in settings:
+        others = [one for one in part if one is not setting]
+        if refusal(ctx, others) == message:
+            part = others
+    for setting in reversed(part):
+        if not refusal(ctx, [one for one in part if one is not setting]):
+            return setting
+    return part[0] if len(part) == 1 else None  # without it, something else would be refused
 
 
 def _log_as_asked(args: list[str]) -> None:
@@ -79,11 +152,15 @@ def reloader(
     typed, before = list(ctx.meta[_TYPED]), dict(given)
 
     def reload(apply: Callable[[CaptureConfig, WriteConfig | None], None]) -> None:
+        again = None
         try:
-            now = ctx.command.make_context(ctx.info_name, list(typed), parent=ctx.parent).params
-            _check_changes(ctx.command, before, now)
+            again = ctx.command.make_context(ctx.info_name, list(typed), parent=ctx.parent)
+            now = again.params
+            _check_changes(again, before, now)
             apply(*settings(dict(now)))
         except (WirecapError, click.UsageError, OSError) as error:
+            if isinstance(error, UsageError) and again:
+                place(again, error)
             message, hint = _words(error)
             log.use(before["log_format"])
             said = f"wirecap: the old settings stay: {message}" + (f" ({hint})" if hint else "")
@@ -95,13 +172,15 @@ def reloader(
     return reload
 
 
-def _check_changes(command: click.Command, before: dict[str, Any], now: dict[str, Any]) -> None:
+def _check_changes(ctx: click.Context, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise UsageError for a change that only another capture can make."""
-    for param in command.params:
+    places = {setting.name: setting.place for setting in ctx.meta[_SET]}
+    for param in ctx.command.params:
         name = str(param.name)
         if name not in CHANGEABLE and name in before and repr(before[name]) != repr(now[name]):
             key = max(param.opts, key=len).lstrip("-")
-            raise UsageError(f"{key} cannot change while packets are captured", "restart the capture")
+            where = places.get(name, "")  # a key that has gone has none
+            raise UsageError(f"{where}{key} cannot change while packets are captured", "restart the capture")
 
 
 def _words(error: Exception) -> tuple[str, str]:
@@ -184,8 +263,8 @@ def line_of(text: str, key: str) -> int:
     return 1
 
 
-def _from_file(command: click.Command, ctx: click.Context, typed: list[str]) -> Iterator[str]:
-    """The file's options as arguments, without those that ``typed`` replaces.  Raises UsageError."""
+def _from_file(command: click.Command, ctx: click.Context, typed: list[str]) -> Iterator[Setting]:
+    """What the file says, without what ``typed`` replaces.  Raises UsageError."""
     try:
         values, _, order = command.make_parser(ctx).parse_args(list(typed))
     except click.UsageError:
@@ -213,7 +292,7 @@ def _from_file(command: click.Command, ctx: click.Context, typed: list[str]) -> 
             raise UsageError(f"{where}{key} and {other} are the same option", "leave one of them out")
         arguments = _arguments(where, key, value, param, ctx)
         if param.name not in replaced:
-            yield from arguments
+            yield Setting(where, str(param.name), arguments)
 
 
 def _keys(command: click.Command, ctx: click.Context) -> dict[str, click.Option]:

@@ -8,7 +8,7 @@ import click
 
 from wirecap.cli import closing, config_file, options
 from wirecap.cli.config_file import Configurable
-from wirecap.cli.options import COUNT, DURATION, Parsed, section
+from wirecap.cli.options import COUNT, DURATION, PRINTING, WRITING, Parsed, refused, section
 from wirecap.config import forward as forward_config
 from wirecap.config.capture import CaptureConfig
 from wirecap.config.forward import ForwardConfig
@@ -44,7 +44,17 @@ def _several(text: str) -> tuple[QueueSpec, ...]:
     return tuple(QueueSpec.parse(part) for part in text.split(","))
 
 
-@click.command(cls=Configurable, help=HELP)
+def _checks(given: dict[str, Any]) -> CaptureConfig:
+    """What the options say, checked as far as that takes no capture.  Raises UsageError."""
+    from wirecap.handlers import table
+
+    forward, words = _where(given)
+    config = _config(given, forward, words)
+    table.complete(config.handlers, None, forward)
+    return config
+
+
+@click.command(cls=Configurable, checks=_checks, help=HELP)
 @where("--both", is_flag=True, help="Forward in both directions.")
 @where("--pair", "pairs", multiple=True, type=Parsed("IN,OUT", _pair), help="Another pair; repeatable.")
 @where("--to", "targets", type=Parsed("OUT,OUT,...", _several), help="Spread over these instead of one OUT.")
@@ -63,19 +73,22 @@ def _several(text: str) -> tuple[QueueSpec, ...]:
 @engine("--ring", "ring_cells", type=COUNT, help="xdp: cells attached to a queue [16384]; direct: descriptors [1024].")
 @engine("--keep-going", is_flag=True, help="Count packets on which a handler fails, and send them unchanged.")
 @options.options(where, engine)
+@refused(*WRITING, message="forward writes no file",
+         hint="capture at the other end of the wire: wirecap capture -i INTERFACE -w FILE")  # fmt: skip
+@refused(*PRINTING, message="forward shows no packets",
+         hint="capture at the other end of the wire: wirecap capture -i INTERFACE --print")  # fmt: skip
+@refused("-i=", "--interface=", message="interfaces are named without it", hint="wirecap forward eth1 eth2")
+@refused(
+    "-r=", "--read=", message="forward sends what it receives", hint="wirecap replay -i INTERFACE FILE sends a file"
+)
 @config_file.options(where, section("Instead of forwarding"))
 @options.argument("words", nargs=-1, metavar="IN [OUT] [FILTER]...")
 def command(**given: Any) -> None:
-    checking = config_file.check_is_asked(given)
-    forward, words = _where(given)
-    config = _config(given, forward, words)
-    if checking:
-        from wirecap.handlers import table
-
-        table.complete(config.handlers, None, forward)
-        config_file.tell_checked(given, config.filter)
+    if config_file.check_is_asked(given):
+        config_file.tell_checked(given, _checks(given).filter)
         return
-    closing.run(given, config, forward=forward)
+    forward, words = _where(given)
+    closing.run(given, _config(given, forward, words), forward=forward)
 
 
 def _where(given: dict[str, Any]) -> tuple[ForwardConfig, tuple[str, ...]]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import click
 
 from wirecap.cli.options import write_json
-from wirecap.config.specs import ANY, QueueSpec
+from wirecap.config.specs import ANY, QueueSpec, names_in
 from wirecap.errors import UsageError, WirecapError
 
 TIME_STAMPS = {
@@ -80,10 +80,10 @@ def _table(found: Sequence[Row]) -> None:
         click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 
 
-def by_own_name(specs: Sequence[QueueSpec], namespace: str | None) -> tuple[QueueSpec, ...]:
+def by_own_name(specs: Sequence[QueueSpec], namespace: str | None, option: str = "") -> tuple[QueueSpec, ...]:
     """The interfaces under the kernel's names: instead of alternative ones, and of numbers from the list (``-i 2``).
 
-    A number that is an interface's name means that interface.
+    A number that is an interface's name means that interface.  option: which takes one interface, and is repeatable.
     """
     if not specs:
         return ()
@@ -100,7 +100,12 @@ def by_own_name(specs: Sequence[QueueSpec], namespace: str | None) -> tuple[Queu
             return name
         from wirecap.linux import netlink
 
-        return numbers.get(name) or netns.call(namespace, netlink.own_name, name)
+        found = numbers.get(name) or netns.call(namespace, netlink.own_name, name)
+        several = names_in(name)
+        if option and len(several) > 1 and found == name:
+            hint = " ".join(f"{option} {one}" for one in several)
+            raise UsageError(f"no interface {name!r}", f"write it as {hint}")
+        return found
 
     return tuple(replace(spec, interface=own(spec.interface)) for spec in specs)
 

@@ -204,6 +204,10 @@ def refused(*names: str, message: str, hint: str) -> Callable[[Decorated], Decor
     return decorate
 
 
+WRITING = ("-w=", "--write=", "-C=", "-G=", "-W=", "-b=", "--index", "--keep=")
+PRINTING = ("--print", "-A", "-x", "-X", "-e", "-n", "-t", "-#", "-l")
+"""Options of capture (and tcpdump) that make a file, or show packets: names for ``refused``."""
+
 Section = Callable[..., Callable[[Any], Any]]
 
 until = section("When to stop")

@@ -31,9 +31,12 @@ pool = section("Pool, if it is fixed")
 def _share(text: str) -> float:
     number = text.strip().removesuffix("%")
     try:
-        return float(number) / 100 if text.strip().endswith("%") else float(number)
+        share = float(number) / 100 if text.strip().endswith("%") else float(number)
     except ValueError:
-        raise UsageError(f"{text!r} is not a share", "write it as 30% or 0.3") from None
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise UsageError(f"{text!r} is not a share", "write it as 30% or 0.3")
+    return share
 
 
 class Burst(NamedTuple):

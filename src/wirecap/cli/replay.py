@@ -219,8 +219,8 @@ def _check(given: dict[str, Any], timing: Timing) -> None:
         raise UsageError(f"{_flag(choosing[1])} and --queue-by recorded cannot be combined", "use only one of them")
     if timing.most_gap_ns is not None and timing.speed is None:
         raise UsageError("--max-gap applies only to a recording's own pauses", "leave it out, or use --speed")
-    if given["loop_pause_ns"] and (given["loops"] == 1 or not timing.paced):
-        raise UsageError("--loop-delay has no effect at full speed or without --loop", "leave it out")
+    if given["loop_pause_ns"] and given["loops"] == 1:
+        raise UsageError("--loop-delay has no effect without --loop", "leave it out, or add --loop N")
 
 
 def _check_two(given: dict[str, Any]) -> None:

@@ -120,9 +120,7 @@ def closing_lines(outcome: Outcome, mtu: int | str, burst: int = 1, verbose: boo
         wanted, achieved = units.format_packet_rate(wanted_pps), units.format_packet_rate(achieved_pps)
         off = 100 * (achieved_pps / wanted_pps - 1)
         lines.append(f"wanted {wanted}, achieved {achieved} ({off:+.3f} %); {lateness(outcome)}")
-    for name, count in outcome.not_sent.items():
-        detail = f" ({mtu} bytes)" if name.endswith("MTU") else ""
-        lines.append(f"{_packets(count)} not sent: {name}{detail}")
+    lines += [f"{_packets(count)} not sent: {why}" for why, count in _reasons(outcome, mtu).items()]
     if outcome.refused:
         rest = "" if outcome.all_counted else " and the rest"
         lines.append(f"{_packets(outcome.refused)}{rest} not sent: {outcome.reason or DROPPED}")
@@ -135,6 +133,20 @@ def closing_lines(outcome: Outcome, mtu: int | str, burst: int = 1, verbose: boo
     if verbose:
         lines += [f"queue {number}: {_packets(count)} sent" for number, count in outcome.per_queue.items()]
     return lines + note_of_times(outcome.outside)
+
+
+def _reasons(outcome: Outcome, mtu: int | str) -> dict[str, int]:
+    """Packets that were left out, by reason."""
+    return {
+        f"{name} ({mtu} bytes)" if name.endswith("MTU") else name: count for name, count in outcome.not_sent.items()
+    }
+
+
+def left_out(outcome: Outcome, mtu: int | str) -> str:
+    """What was left out, in one line: --quiet does not hide it."""
+    reasons = _reasons(outcome, mtu)
+    numbers = [f"{count} {why}" for why, count in reasons.items()] if len(reasons) > 1 else list(reasons)
+    return f"{_packets(sum(reasons.values()))} not sent: {', '.join(numbers)}"
 
 
 def lateness(outcome: Outcome) -> str:
@@ -237,7 +249,7 @@ _OPTIONS = [
         help="AF_XDP, an AF_PACKET ring, or live frames."),
     how("--launch-time", "launch", type=click.Choice(LAUNCH), default="auto", show_default=True,
         help="Let the NIC's own clock keep the times, where it can."),
-    output("-q", "--quiet", is_flag=True, help="No progress bar and no closing lines."),
+    output("-q", "--quiet", is_flag=True, help="No progress bar and no closing lines but for packets left out."),
     output("--stats", "every_s", type=click.IntRange(min=1), metavar="SECONDS",
            help="Print a line of progress this often."),
     output("-v", "--verbose", "verbose", count=True, help="Print the packets of each queue at the end."),
@@ -335,5 +347,7 @@ def _close(bar: Bar, outcome: Outcome | None, given: dict[str, Any], mtu: str) -
     if not given["quiet"]:
         for line in closing_lines(outcome, mtu, given["burst"], bool(given["verbose"])):
             click.echo(line, err=True)
+    elif outcome.not_sent and outcome.sent:  # if none was sent, the error says why
+        click.echo(f"wirecap: {left_out(outcome, mtu)}", err=True)
     if given["summary_json"]:
         closing.write_json(summary(outcome, given["burst"]), given["summary_json"])

@@ -8,7 +8,7 @@ import click
 
 from wirecap.cli import closing, config_file, listing, options
 from wirecap.cli.config_file import Configurable
-from wirecap.cli.options import COUNT, SIZE, Parsed, section
+from wirecap.cli.options import COUNT, PRINTING, SIZE, WRITING, Parsed, refused, section
 from wirecap.config import capture as config
 from wirecap.config.capture import CaptureConfig
 from wirecap.config.endpoint import Endpoint
@@ -40,7 +40,7 @@ def _snaplen(text: str) -> int:
     return parse_size(text) or config.MAX_SNAPLEN
 
 
-@click.command(cls=Configurable, help=HELP)
+@click.command(cls=Configurable, checks=lambda given: _settings(given), help=HELP)
 @source("-i", "--interface", "sources", multiple=True, type=Parsed("INTERFACE", QueueSpec.parse),
         help="Another interface; repeatable.")  # fmt: skip
 @source(
@@ -68,6 +68,10 @@ def _snaplen(text: str) -> int:
 @engine("--defrag", is_flag=True,
         help="packet: the kernel puts IPv4 datagrams together; fragments come to their flow's queue.")  # fmt: skip
 @options.options(source, engine)
+@refused(*WRITING, message="serve writes no file",
+         hint="a client does: wirecap capture -i pcap-over-ip://HOST -w FILE")  # fmt: skip
+@refused(*PRINTING, message="serve shows no packets",
+         hint="a client does: wirecap capture -i pcap-over-ip://HOST --print")  # fmt: skip
 @config_file.options(source, section("Instead of serving"))
 @options.argument("words", nargs=-1, metavar="INTERFACE [FILTER]...")
 @click.pass_context
@@ -93,7 +97,7 @@ def _settings(given: dict[str, Any]) -> CaptureConfig:
     given |= {"handlers": (HandlerSpec(config.SERVE),), "keep_going": False}
     given["buddies"] = tuple(listing.by_own_name(group, given["netns"]) for group in given["buddies"])
     return CaptureConfig(
-        sources=listing.by_own_name(sources, given["netns"]),
+        sources=listing.by_own_name(sources, given["netns"], "-i"),
         filter=(given["filter_text"] or " ".join(words)).strip(),
         duration_ns=given["duration_ns"],
         count=given["count"],

@@ -125,7 +125,7 @@ def _once(watch: Watch, sort: str, json_file: str | None) -> None:
     from wirecap.observe.screen import screen
 
     console = _console(None if sys.stdout.isatty() else WIDTH)
-    console.print(screen(captures, (*watch.notes, *watch.problems), sort, keys=False))
+    console.print(screen(captures, (*watch.notes, *watch.problems), sort, keys=False, width=console.width))
 
 
 def _live(watch: Watch, sort: str) -> None:
@@ -138,12 +138,14 @@ def _live(watch: Watch, sort: str) -> None:
     watch.look()
     for number in (signal.SIGINT, signal.SIGTERM):  # ended by either, it leaves the terminal as it was
         signal.signal(number, signal.default_int_handler)
-    display = Live(console=_console(), screen=True, auto_refresh=False, vertical_overflow="crop")
+    console = _console()
+    display = Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop")
     with suppress(KeyboardInterrupt), _keys() as pressed, display as live:
         captures, key = watch.look(), ""
         while key != "q":
             lines = (*watch.notes[-NOTES:], *watch.problems)
-            live.update(screen(captures, lines, sort, keys=sys.stdin.isatty()), refresh=True)
+            shown = screen(captures, lines, sort, keys=sys.stdin.isatty(), width=console.width)
+            live.update(shown, refresh=True)
             key = pressed(EVERY_S)
             if key == "s":
                 sort = SORTS[(SORTS.index(sort) + 1) % len(SORTS)]

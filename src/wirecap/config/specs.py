@@ -31,6 +31,9 @@ class QueueSpec:
     def parse(cls, text: str) -> QueueSpec:
         """``eth1``, ``eth1@0-3``, ``eth1@0,2,5-7``."""
         interface, at, numbers = text.partition("@")
+        if len(names_in(numbers)) > 1:
+            several = " and ".join(names_in(text))
+            raise UsageError(f"{text!r} is more than one interface", f"name each on its own: {several}")
         if (
             not 0 < len(interface.encode(errors="surrogatepass")) <= _MAX_NAME
             or re.search(r"[\s/:]", interface)
@@ -41,6 +44,11 @@ class QueueSpec:
 
     def __str__(self) -> str:
         return self.interface if self.queues is None else f"{self.interface}@{','.join(map(str, self.queues))}"
+
+
+def names_in(text: str) -> list[str]:
+    """The interfaces, with their queues, that somebody may have meant who put commas between them."""
+    return re.split(r"\s*,\s*(?=[^\s\d])", text)
 
 
 def parse_numbers(text: str, whole: str, forms: str, largest: int) -> tuple[int, ...]:

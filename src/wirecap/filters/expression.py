@@ -118,8 +118,6 @@ def _near(text: str, word: re.Match[str]) -> str:
 
 
 ETHERNET = 1
-_DLT = {100: 11, 101: 12, 106: 19}
-"""The LINKTYPE_ values of capture files whose DLT_ number on Linux is another: ATM, raw IP, classical IP on ATM."""
 
 
 @lru_cache(64)  # a source and its threads ask for the same one
@@ -140,7 +138,7 @@ def compile_filter(
         raise UsageError(f"{name_of(text)}: snap length {snaplen} is not a positive 31-bit number")
     if not text.strip():  # of any link type, also one that libpcap has never heard of
         return Program.of([(op.RET, 0, 0, snaplen)], text, linktype, snaplen)
-    dlt = _DLT.get(linktype, linktype)
+    dlt = libpcap.dlt_of(linktype)
     program = _with_lists(text, linktype, snaplen, netmask)
     if program:
         return program
@@ -160,7 +158,7 @@ def _with_lists(text: str, linktype: int, snaplen: int, netmask: int) -> Program
     short = shortened(text)
     variants = []
     for variant in short.texts if short else ():
-        rows, message, _ = parts.compile(variant, _DLT.get(linktype, linktype), snaplen, False, netmask)
+        rows, message, _ = parts.compile(variant, libpcap.dlt_of(linktype), snaplen, False, netmask)
         if message:
             return None
         variants.append(Program.of(rows, text, linktype, snaplen))
@@ -177,32 +175,26 @@ def _message(text: str, dlt: int, snaplen: int, netmask: int) -> str:
 
 def takes(text: str, linktype: int = ETHERNET) -> bool:
     """Whether an expression parses for a link type; where it does not, nobody waits for the place."""
-    return not _message(text, _DLT.get(linktype, linktype), 262144, 0)
+    return not _message(text, libpcap.dlt_of(linktype), 262144, 0)
 
 
 def compile_each(text: str, links: Iterable[Link], optimize: bool = True) -> dict[Link, Program]:
     """The expression for several links; where no packet of one can match, a program that rejects it.
 
     So it is where only some of the link types have what the expression asks for; the program's note then says so.
-    Raises UsageError as ``settled`` does, and as ``compile_filter`` where no link type takes the expression;
-    NothingMatchesError where no packet of any link can match.
+    Raises UsageError, as ``compile_filter`` and ``settled`` do, where no link takes the expression; NothingMatchesError
+    where no packet of any link can match.
     """
     programs: dict[Link, Program] = {}
     refused: list[UsageError] = []
     for link in sorted(set(links)):
         try:
-            compiled = compile_filter(text, link.linktype, optimize=optimize)
+            programs[link] = settled(compile_filter(text, link.linktype, optimize=optimize), link)
         except UsageError as error:
             refused.append(error)
             fits = isinstance(error, NothingMatchesError)
-            why = "" if fits else f"{error.message}: packets of link type {link.linktype} never match"
-            programs[link] = _rejecting(text, link, why)
-            continue
-        try:
-            programs[link] = settled(compiled, link)
-        except NothingMatchesError as error:
-            refused.append(error)
-            programs[link] = _rejecting(text, link)
+            name = libpcap.link_name(link.linktype)
+            programs[link] = _rejecting(text, link, "" if fits else f"{error.message}: packets of {name} never match")
     if refused and len(refused) == len(programs):
         raise refused[0]
     return programs

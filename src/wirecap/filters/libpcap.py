@@ -16,6 +16,9 @@ from wirecap.filters.apart import apart
 PATIENCE_S = 2.0
 """What the optimiser gets; then the expression is compiled as it is written."""
 
+_DLT = {100: 11, 101: 12, 106: 19}
+"""The LINKTYPE_ values of capture files whose DLT_ number on Linux is another: ATM, raw IP, classical IP on ATM."""
+
 Rows = list[tuple[int, int, int, int]]
 
 
@@ -40,6 +43,8 @@ def library() -> ctypes.CDLL:
         ("pcap_freecode", None, [program]),
         ("pcap_close", None, [ctypes.c_void_p]),
         ("pcap_lib_version", ctypes.c_char_p, []),
+        ("pcap_datalink_val_to_name", ctypes.c_char_p, [ctypes.c_int]),
+        ("pcap_datalink_val_to_description", ctypes.c_char_p, [ctypes.c_int]),
         ("bpf_filter", ctypes.c_uint, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]),
     ):
         function = getattr(library, name)
@@ -50,6 +55,18 @@ def library() -> ctypes.CDLL:
 def version() -> str:
     """What libpcap calls itself."""
     return str(library().pcap_lib_version().decode())
+
+
+def dlt_of(linktype: int) -> int:
+    """The DLT_ number of a capture file's LINKTYPE_ value (or of itself)."""
+    return _DLT.get(linktype, linktype)
+
+
+def link_name(linktype: int) -> str:
+    """``link type RAW (Raw IP)``, as tcpdump names it; by its number where libpcap has no name for it."""
+    dlt = dlt_of(linktype)
+    name, description = library().pcap_datalink_val_to_name(dlt), library().pcap_datalink_val_to_description(dlt)
+    return f"link type {name.decode()} ({description.decode()})" if name else f"link type {linktype}"
 
 
 def compile(text: str, dlt: int, snaplen: int, optimize: bool, netmask: int) -> tuple[Rows, str, bool]:

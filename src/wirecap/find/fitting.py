@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from wirecap.errors import UsageError
 from wirecap.filters.expression import compile_filter, takes
+from wirecap.filters.libpcap import link_name
 from wirecap.filters.metadata import Link, NothingMatchesError, settled
 
 _OTHERS = (127, 117, 123, 140, 276, 6)
@@ -41,4 +42,4 @@ def check_fits(expression: str, linktypes: set[int]) -> list[str]:
     refused = refusals(expression, linktypes)
     if refused and len(refused) == len(linktypes):
         raise next(iter(refused.values()))
-    return [f"{error.message}: no packet of link type {number} matches" for number, error in refused.items()]
+    return [f"{error.message}: no packet of {link_name(number)} matches" for number, error in refused.items()]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 from wirecap.errors import UsageError
 from wirecap.files.decompression import open_source
@@ -20,13 +20,27 @@ from wirecap.kernels.base import jit
 from wirecap.units import format_size
 
 
-def index_files(
-    paths: Sequence[str], force: bool, compiling: Callable[[str], None] | None, tell: Callable[[str, bool], None]
-) -> None:
-    """Index the files that have no good index; all with ``force``.
+class Made(NamedTuple):
+    """An index that was made."""
 
-    tell: gets a line for each file, and whether it failed.
-    """
+    file: str
+    packets: int
+    index_bytes: int
+    damage: str
+    """Of the file, behind these packets; "" if it is whole."""
+
+    def __str__(self) -> str:
+        made = f"{self.file}: {self.packets} packets, index of {format_size(self.index_bytes)}"
+        damaged = f"what follows them is damaged, and always read: {self.damage}"
+        return f"{made}; {damaged}" if self.damage else made
+
+
+Tell = Callable[[Made | str, bool], None]
+"""Gets an index that was made, or a line about a file, and whether that has none."""
+
+
+def index_files(paths: Sequence[str], force: bool, compiling: Callable[[str], None] | None, tell: Tell) -> None:
+    """Index the files that have no good index; all with ``force``."""
     jit.prepare(KERNELS, compiling)
     for path in paths:
         if not force and has_index(path):
@@ -47,7 +61,7 @@ def has_index(path: str) -> bool:
     return True
 
 
-def _index(path: str) -> str:
+def _index(path: str) -> Made:
     file = open_capture(path)
     ahead = PagesAhead(file)
     try:
@@ -56,17 +70,12 @@ def _index(path: str) -> str:
         ahead.stop()
         file.close()
     size = Path(index_path(path)).stat().st_size
-    return _made(path, packets, size, damage)
+    return Made(path, packets, size, damage)
 
 
-def _made(path: str, packets: int, size: int, damage: str) -> str:
-    made = f"{path}: {packets} packets, index of {format_size(size)}"
-    return f"{made}; what follows them is damaged, and always read: {damage}" if damage else made
-
-
-def stored_index(stored: Stored, force: bool) -> tuple[Index, str]:
-    """The index of a file behind a URL, and a line: the one beside it, without a line, if it is good and not to be made
-    anew; or one that is made of the file, all of which is fetched, and not kept.
+def stored_index(stored: Stored, force: bool) -> tuple[Index, Made | None]:
+    """The index of a file behind a URL: the one beside it, if it is good and not to be made anew; or one that is made
+    of the file, all of which is fetched, and not kept.
 
     Raises UsageError for what is no capture file, StaleError for one that changes meanwhile, OSError.
     """
@@ -75,7 +84,7 @@ def stored_index(stored: Stored, force: bool) -> tuple[Index, str]:
             index = stored.index()
             index.segments()
             stored.check(index.ends)
-            return index, ""
+            return index, None
     facts = facts_of(stored.url)
     source = stored.source()
 
@@ -94,4 +103,4 @@ def stored_index(stored: Stored, force: bool) -> tuple[Index, str]:
         finally:
             file.close()
         data = target.read_bytes()
-    return Index(stored.url, data, stored.size), _made(stored.url, packets, len(data), damage)
+    return Index(stored.url, data, stored.size), Made(stored.url, packets, len(data), damage)

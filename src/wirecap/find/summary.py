@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from wirecap.files.decompression import is_compressed
 from wirecap.files.index import Index, StaleError
 from wirecap.files.stored import Stored
 from wirecap.files.urls import is_url
-from wirecap.find.indexing import stored_index
+from wirecap.find.indexing import Made, Tell, stored_index
 from wirecap.find.stretches import stored_ranges
 
 SCHEMA_VERSION = 2
@@ -29,14 +29,11 @@ GROUP_ROWS = 1 << 15
 KINDS = ("head", "always", "block", "rest")
 
 
-def write_summary(
-    paths: Sequence[str], target: str, tell: Callable[[str, bool], None], stored: Mapping[str, Stored], force: bool
-) -> int:
+def write_summary(paths: Sequence[str], target: str, tell: Tell, stored: Mapping[str, Stored], force: bool) -> int:
     """Write the blocks of all files that have an index; returns their number.
 
     stored: those of the files that are behind URLs, of which indexes are made, with ``force`` also where there is a
-    good one.  tell: gets a line for each index that is made, and for each file that has none, and whether it failed.
-    Raises UsageError without pyarrow, or if it cannot be written.
+    good one.  Raises UsageError without pyarrow, or if it cannot be written.
     """
     pyarrow, parquet = library()
     schema = schema_of(pyarrow)
@@ -45,13 +42,13 @@ def write_summary(
         with parquet.ParquetWriter(target, schema, compression="zstd") as writer:
             for path in paths:
                 try:
-                    index, line, compressed = _index_of(path, stored.get(path), force)
+                    index, made, compressed = _index_of(path, stored.get(path), force)
                     found = _table(pyarrow, schema, index, _named(path, target), compressed)
                 except StaleError as error:
                     tell(f"{path}: {error}: left out", True)
                     continue
-                if line:
-                    tell(line, False)
+                if made:
+                    tell(made, False)
                 waiting.append(found)
                 rows += found.num_rows
                 blocks += found["kind"].to_pylist().count("block")
@@ -79,13 +76,13 @@ def schema_of(pyarrow: Any) -> Any:
     return pyarrow.schema(fields, {METADATA: str(SCHEMA_VERSION)})
 
 
-def _index_of(path: str, stored: Stored | None, force: bool) -> tuple[Index, str, bool]:
-    """(its index, a line if it was made now, whether the file is compressed).  Raises StaleError: why it has none."""
+def _index_of(path: str, stored: Stored | None, force: bool) -> tuple[Index, Made | None, bool]:
+    """(its index, the same if it was made now, whether the file is compressed).  Raises StaleError: why it has none."""
     try:
         if stored:
             return *stored_index(stored, force), stored.is_compressed()
         with Path(path).open("rb") as file:
-            return Index(path), "", is_compressed(file.read(4))
+            return Index(path), None, is_compressed(file.read(4))
     except OSError as error:
         raise StaleError((error.strerror or str(error)) if stored else "it has no index") from None
     except UsageError as error:

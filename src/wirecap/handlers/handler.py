@@ -207,17 +207,20 @@ def link_of(name: str, link_types: Iterable[int]) -> int:
     or differs among them."""
     kinds = sorted(set(link_types)) or [1]
     known = {LINK_TYPES.get(kind) for kind in kinds}
+    if len(known) == 1 and None not in known:
+        return LINK_TYPES[kinds[0]]
+    from wirecap.filters.libpcap import link_name  # libpcap is loaded only for what it says
+
     if len(known) > 1:
+        names = ", ".join(link_name(kind).removeprefix("link type ") for kind in kinds)
         raise UsageError(
-            f"handler {name}: the packets have link types {', '.join(map(str, kinds))}",
+            f"handler {name}: the packets have link types {names}",
             "capture each link type on its own: a compiled handler reads only one",
         )
-    if None in known:
-        raise UsageError(
-            f"handler {name}: unknown headers of link type {kinds[0]}",
-            "use a handler in Python, which gets such packets too: @wirecap.chunk_handler",
-        )
-    return LINK_TYPES[kinds[0]]
+    raise UsageError(
+        f"handler {name}: unknown headers of {link_name(kinds[0])}",
+        "use a handler in Python, which gets such packets too: @wirecap.chunk_handler",
+    )
 
 
 class Follower(Handler, ABC):

@@ -122,7 +122,12 @@ def loopback_index() -> int:
 
 
 def unknown(name: str) -> UsageError:
-    """The error for an interface that does not exist: its hint names the namespace that has it, or similar names."""
+    """The error for an interface that does not exist: its hint names the namespace that has it, or similar names.
+
+    A comma may stand in a name, but hardly does.
+    """
+    if "," in name:
+        return UsageError(f"no interface {name!r}", f"name each on its own: {' and '.join(name.split(','))}")
     for namespace in netns.names():
         if _is_in(namespace, name):
             hint = f"it is in network namespace {namespace!r}: use --netns {namespace}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from rich.console import Group
 from rich.text import Text
@@ -12,26 +13,24 @@ from wirecap.observe.counters import Counters, QueueCounters
 from wirecap.observe.rates import QueueRates, Rates, ordered
 from wirecap.units import format_bit_rate, format_duration_ns, format_packet_rate, format_size
 
-BAR = 20
+BAR, SHORT_BAR = 20, 8
 """Characters of the bar of a queue's depth."""
 STALE_S = 2.0
 """Counters that are older than this are said to be."""
 
 
-def screen(captures: Sequence[Rates], notes: Iterable[str], sort: str, keys: bool) -> Group:
-    """Everything, one below the other.  notes: lines at the end.  keys: whether keys can be pressed."""
-    lines = [line for each in captures for line in capture(each, sort)]
+def screen(captures: Sequence[Rates], notes: Iterable[str], sort: str, keys: bool, width: int) -> Group:
+    """Everything, one below the other.  notes: lines at the end.  keys: whether there are any.  width: columns."""
+    lines = [line for each in captures for line in capture(each, sort, width)]
     if not captures:
         lines.append(Text("no capture is running"))
     lines += [Text(note, "yellow") for note in notes]
     if keys:
         lines.append(Text(f"q: quit   s: sort (now by {sort})", "dim"))
-    for line in lines:
-        line.no_wrap, line.overflow = True, "crop"
     return Group(*lines)
 
 
-def capture(rates: Rates, sort: str) -> list[Text]:
+def capture(rates: Rates, sort: str, width: int) -> list[Text]:
     """The lines of one capture."""
     now = rates.now
     up = format_duration_ns(max(0, round(now.elapsed_s * 1e9)))
@@ -39,46 +38,87 @@ def capture(rates: Rates, sort: str) -> list[Text]:
     if (age := age_s(now)) > STALE_S:  # stopped, or out of processor time
         state += f"   not heard of for {age:.0f} s"
     pool = f"{now.engine}, {now.mode}   M {now.M}  R {now.R}  T {now.T} %"
-    lines = [Text(now.place, "bold cyan"), Text(f"{pool}   up {up}{state}"), *_queues(rates, sort)]
+    lines = [Text(now.place, "bold cyan"), Text(f"{pool}   up {up}{state}"), *_queues(rates, sort, width)]
     lines += [Text(line) for line in (*_nics(rates), *_outputs(rates), *_disk(rates), *_serving(now))]
     return [*lines, _threads(now), Text("")]
 
 
 HEADINGS = ("NIC", "queue", "packets", "bits", "depth, T", "free", "filling", "busy", "dropped", "offloading")
 TO_THE_LEFT = ("NIC", "depth, T", "dropped", "offloading")
+_CHUNKS = ("free", "filling", "busy")
 
 
-def _queues(rates: Rates, sort: str) -> list[Text]:
-    """A table.  Not rich's: laying that out twice a second takes a multiple of the time."""
-    rows = [[Text(name, "bold") for name in HEADINGS]]
-    rows += [_row(each, rates.now) for each in ordered(rates.queues, sort)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
+class Layout(NamedTuple):
+    """How the table is made: the bar's characters, columns that are left out, and whether drops by name and offloading
+    are on lines of their own below a queue."""
+
+    bar: int
+    left_out: tuple[str, ...] = ()
+    below: bool = False
+
+
+LAYOUTS = (
+    Layout(BAR), Layout(SHORT_BAR), Layout(SHORT_BAR, (), True), Layout(SHORT_BAR, _CHUNKS),
+    Layout(SHORT_BAR, _CHUNKS, True), Layout(SHORT_BAR, (*_CHUNKS, "bits"), True),
+)  # fmt: skip
+"""The widest first."""
+
+
+def _queues(rates: Rates, sort: str, width: int) -> list[Text]:
+    """The table in the widest layout that fits."""
+    queues = ordered(rates.queues, sort)
+    lines: list[Text] = []
+    for layout in LAYOUTS:
+        lines = _table(queues, rates.now, layout)
+        if max(len(line) for line in lines if line.no_wrap) <= width:
+            break
+    return lines
+
+
+def _table(queues: Sequence[QueueRates], now: Counters, layout: Layout) -> list[Text]:
+    """Not rich's: laying that out twice a second takes a multiple of the time."""
+    left_out = (*layout.left_out, *(("offloading",) if layout.below else ()))
+    headings = [name for name in HEADINGS if name not in left_out]
+    rows = [{name: Text(name, "bold") for name in headings}]
+    rows += [_row(each, now, layout) for each in queues]
+    widths = {name: max(len(row[name]) for row in rows) for name in headings}
     lines = []
-    for row in rows:
-        line = Text()
-        for name, cell, width in zip(HEADINGS, row, widths, strict=True):
-            space = " " * (width - len(cell))
+    for each, row in zip((None, *queues), rows, strict=True):
+        line = Text(no_wrap=True, overflow="crop")
+        for name in headings:
+            cell, space = row[name], " " * (widths[name] - len(row[name]))
             line.append_text(cell).append(space) if name in TO_THE_LEFT else line.append(space).append_text(cell)
             line.append("  ")
         line.rstrip()
         lines.append(line)
+        if each and layout.below:
+            lines += _below(each, now)
     return lines
 
 
-def _row(each: QueueRates, now: Counters) -> list[Text]:
+def _row(each: QueueRates, now: Counters, layout: Layout) -> dict[str, Text]:
     counters = each.counters
-    plain = (counters.interface, str(counters.queue), format_packet_rate(each.received), format_bit_rate(each.bits))
-    chunks = counters.free_chunks, counters.slots.get("filling", 0), counters.slots.get("captured", 0)
-    cells = [Text(text) for text in plain]
-    cells += [bar(each.depth, now.R, now.T), *(Text(str(number)) for number in chunks)]
-    return [*cells, _drops(counters), _offloading(each, now)]
+    plain = {
+        "NIC": counters.interface, "queue": str(counters.queue), "packets": format_packet_rate(each.received),
+        "bits": format_bit_rate(each.bits), "free": str(counters.free_chunks),
+        "filling": str(counters.slots.get("filling", 0)), "busy": str(counters.slots.get("captured", 0)),
+    }  # fmt: skip
+    dropped = Text(f"{counters.dropped:,}", "red") if layout.below and counters.dropped else _drops(counters)
+    drawn = {"depth, T": bar(each.depth, now.R, now.T, layout.bar), "dropped": dropped}
+    return {name: Text(text) for name, text in plain.items()} | drawn | {"offloading": _offloading(each, now)}
 
 
-def bar(depth: int, R: int, T: int) -> Text:
+def _below(each: QueueRates, now: Counters) -> list[Text]:
+    """Drops by name and offloading, where there are any."""
+    lines = [Text.assemble("  dropped: ", _drops(each.counters))] if each.counters.dropped else []
+    return [*lines, *([Text.assemble("  offloading: ", _offloading(each, now))] if each.counters.offloaded else [])]
+
+
+def bar(depth: int, R: int, T: int, size: int = BAR) -> Text:
     """``####---|----  12``: how much of R waits, with a line at T."""
-    filled, line = min(BAR, -(-depth * BAR // R)), min(BAR - 1, T * BAR // 100)
+    filled, line = min(size, -(-depth * size // R)), min(size - 1, T * size // 100)
     style = "red" if depth * 100 > T * R else "green"
-    cells = "█" * filled + "·" * (BAR - filled)
+    cells = "█" * filled + "·" * (size - filled)
     text = Text(f"{cells[:line]}│{cells[line + 1 :]} {depth}", style)
     text.stylize("yellow", line, line + 1)
     return text

@@ -61,9 +61,11 @@ class Demand:
         if not 1 <= self.queues <= QUEUES_MOST:
             raise UsageError(f"unsupported number of queues: {self.queues}", f"use 1 to {QUEUES_MOST}")
         if not 1 / self.queues - 1e-9 <= self.worst_share <= 1:
-            least = f"{100 / self.queues:.3g} % (an even spread)"
+            what = f"the worst queue cannot get {100 * self.worst_share:g} % of the packets"
+            if self.queues == 1:
+                raise UsageError(f"{what}: the only one gets all of them", "leave --worst out, or add --queues N")
             raise UsageError(
-                f"the worst queue cannot get {100 * self.worst_share:g} % of the packets", f"use {least} to 100 %"
+                what, f"with {self.queues} queues, use --worst {100 / self.queues:.3g}% (an even spread) to 100%"
             )
         if self.burst_packets < 1 or not self.rate_pps >= 1 or not 1 <= self.handler_pps <= 1e12:
             raise UsageError(

@@ -257,8 +257,10 @@ def recorded(path: str, queues: int, speed: float = 1.0, tell: Callable[[str], N
 
 def _check_ethernet(path: str, linktype: int) -> None:
     if linktype != LINKTYPE_ETHERNET:
+        from wirecap.filters.libpcap import link_name
+
         raise UsageError(
-            f"{path} has link type {linktype}, not Ethernet", "use a file of Ethernet frames, which RSS needs"
+            f"{path} has {link_name(linktype)}, not Ethernet", "use a file of Ethernet frames, which RSS needs"
         )
 
 

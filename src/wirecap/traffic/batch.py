@@ -33,6 +33,8 @@ class Batch:
     share: float | None = None
     """How much of the plan, 0 to 1, is sent with this batch; None where the plan's end is not known."""
     release: Callable[[], object] = lambda: None
+    pause_ns: int = 0
+    """How long to wait before it, at full speed, once everything before it is sent."""
 
     def frames(self) -> Frames:
         """What kernels get."""

@@ -99,8 +99,10 @@ class Conversion:
         """UsageError for packets that have no destination address, where none is given."""
         link = interface.linktype
         if self.header and not self._fixed_destination and link in k.LINK_TYPES and link != k.ETHERNET:
+            from wirecap.filters.libpcap import link_name
+
             raise UsageError(
-                f"{path}: its packets have no Ethernet addresses (link type {link})",
+                f"{path}: its packets have no Ethernet addresses: {link_name(link)}",
                 "add --dmac with the address of the host that is to get them",
             )
 

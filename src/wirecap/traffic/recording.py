@@ -115,7 +115,7 @@ class LeftOut:
 
 
 class Recording:
-    """The packets of ``paths``, one file after the other, ``loops`` times (0: for ever).
+    """The packets of ``paths``, one file after the other, ``loops`` times (0: for ever) with pauses between them.
 
     mtu: of the interface that is to send them, or of each of two, in bytes; limit: packets in all; duration_ns: packets
     that are due later are left out; steering: chooses queues; split: chooses between two interfaces; conversion: to
@@ -133,7 +133,10 @@ class Recording:
             raise UsageError("standard input cannot be read twice", "leave --loop out, or replay a file")
         self.paced, self.queues, self.not_sent = timing.paced, queues, NotSent()
         self.counted = bool(loops) and duration_ns is None and "-" not in paths
-        self._paths, self._loops, self._pause_ns, self._unique = list(paths), loops, loop_pause_ns, unique
+        self._paths, self._loops, self._unique = list(paths), loops, unique
+        # At full speed nobody knows when a pass ends: its pause is not part of the times.
+        self._pause_ns, self._rest_ns = (loop_pause_ns, 0) if timing.paced else (0, loop_pause_ns)
+        self._rest_before_next_ns = 0
         self._mtu = np.full(queues, mtu, np.int64) if isinstance(mtu, int) else np.array(mtu, np.int64)
         self._limit, self._duration_ns, self._steering, self._split = limit, duration_ns, steering, split
         self._conversion = conversion or Conversion()
@@ -171,8 +174,10 @@ class Recording:
         loop = 0
         while not self._stopped and (not self._loops or loop < self._loops):
             before = self._handed_out
+            self._rest_before_next_ns = self._rest_ns if loop else 0
             if self._memory.complete:
-                again = self._memory.repeats if not self._loops else min(self._memory.repeats, self._loops - loop)
+                repeats = 1 if self._rest_ns else self._memory.repeats
+                again = repeats if not self._loops else min(repeats, self._loops - loop)
                 yield from self._from_memory(loop, again)
                 loop += again
             else:
@@ -307,7 +312,8 @@ class Recording:
         self._stopped |= n < row.n or self._handed_out == self._limit
         if n:
             share = self._share(int(due[n - 1]))
-            yield Batch(n, row.arena, row.address, row.length, due, row.queue, share, row.release)
+            rest_ns, self._rest_before_next_ns = self._rest_before_next_ns, 0
+            yield Batch(n, row.arena, row.address, row.length, due, row.queue, share, row.release, rest_ns)
 
     def _share(self, due_ns: int) -> float | None:
         """How much of the plan is handed out: by whichever end is nearest."""

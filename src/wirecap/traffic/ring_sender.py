@@ -31,6 +31,8 @@ CELL_BYTES = (2048, 4096)
 CELLS = 1024
 """Cells, and ring entries, of a queue."""
 _RING_PAGES = 8192 * 4
+WITHOUT_ZERO_COPY = (errno.EOPNOTSUPP, errno.EINVAL)
+"""What a driver without zero-copy says to it; virtio-net says the second where it lacks iommu_platform."""
 
 Counts = NDArray[np.int64]
 
@@ -120,8 +122,10 @@ class XdpQueues:
         try:
             sender.bind(facts.index, queue, af_xdp.NEED_WAKEUP | mode)
         except SystemCallError as error:
-            where = f"{facts.name} queue {queue}"
-            raise SystemCallError(f"{where}: {error.message}", error.errno, error.hint) from None
+            said = error.message
+            if mode == af_xdp.ZERO_COPY and error.errno in WITHOUT_ZERO_COPY:
+                said = f"zero-copy is refused: {os.strerror(error.errno)}"
+            raise SystemCallError(f"{facts.name} queue {queue}: {said}", error.errno, error.hint) from None
 
     def unfinished(self) -> int:
         words = self.words

@@ -31,6 +31,14 @@ _COUNT_S = 5.0
 
 
 @dataclass
+class _Pause:
+    """What the sending thread does between two batches."""
+
+    seconds: float
+    over: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass
 class Outcome:
     """What was sent.  attempted: packets that the kernel is done with; sent: those that the interface did not refuse.
 
@@ -121,6 +129,9 @@ class _Progress:
         return min(now_ns, then_ns + (self._sent - before) * (then_ns - begin_ns) // before)
 
 
+_Item = tuple[Any, Batch] | _Pause | None
+
+
 class Session:
     """Sends a plan; ``run`` returns or raises when everything that will be sent is completed."""
 
@@ -128,7 +139,7 @@ class Session:
         self.plan, self.sender = plan, sender
         self._duration_ns, self._counted = duration_ns, plan.counted and duration_ns is None
         self._batches = plan.batches()
-        self._ahead: queue.Queue[tuple[Any, Batch] | None] = queue.Queue(AHEAD)
+        self._ahead: queue.Queue[_Item] = queue.Queue(AHEAD)
         self._failures: list[BaseException] = []
         self._asked = threading.Event()
         self._ended = threading.Event()
@@ -227,7 +238,7 @@ class Session:
             return
         while not self._ahead.empty():
             item = self._ahead.get_nowait()
-            if item:
+            if isinstance(item, tuple):
                 item[1].release()
         end = time.monotonic() + _COUNT_S
         try:
@@ -280,14 +291,29 @@ class Session:
         try:
             for batch in self._batches:
                 self._given += batch.n
-                if not self._put((self.sender.stage(batch), batch)):
+                if not (self._paused(batch) and self._put((self.sender.stage(batch), batch))):
                     batch.release()
                     return
             self._counted |= not self._asked.is_set()  # it ended by itself: what was given is all there is
         finally:
             self._put(None)
 
-    def _put(self, item: tuple[Any, Batch] | None) -> bool:
+    def _paused(self, batch: Batch) -> bool:
+        """Wait for the pause before a batch, before it is staged: live frames that are staged are sent.
+
+        False if the run is to end.
+        """
+        if not batch.pause_ns:
+            return True
+        pause = _Pause(batch.pause_ns / 1e9)
+        if not self._put(pause):
+            return False
+        while not pause.over.wait(_TICK_S):
+            if self._ended.is_set():  # what was sent before has failed
+                return False
+        return not self._asked.is_set()
+
+    def _put(self, item: _Item) -> bool:
         while not self._asked.is_set():
             try:
                 self._ahead.put(item, timeout=_TICK_S)
@@ -304,16 +330,23 @@ class Session:
             self.sender.start(self._begin_ns)
             item = first
             while item is not None:
-                staged, batch = item
-                punctual.adapt()
-                self._place = self._place.following(batch) if self._place else _Place(batch)
-                try:
-                    self.sender.send(staged)
-                finally:
-                    batch.release()
+                if isinstance(item, _Pause):
+                    self.sender.finish()
+                    self._asked.wait(item.seconds)
+                    item.over.set()
+                else:
+                    punctual.adapt()
+                    self._send_batch(*item)
                 item = self._next()
             self._catch_up()
         self.sender.finish()
+
+    def _send_batch(self, staged: Any, batch: Batch) -> None:
+        self._place = self._place.following(batch) if self._place else _Place(batch)
+        try:
+            self.sender.send(staged)
+        finally:
+            batch.release()
 
     def _catch_up(self) -> None:
         """A sender that was ended may be ahead of the batch that it was given last."""
@@ -322,10 +355,10 @@ class Session:
                 item = self._ahead.get_nowait()
             except queue.Empty:
                 return
-            if item:
+            if isinstance(item, tuple):
                 self._place = self._place.following(item[1])
 
-    def _next(self) -> tuple[Any, Batch] | None:
+    def _next(self) -> _Item:
         while not self._asked.is_set():
             try:
                 return self._ahead.get(timeout=_TICK_S)

@@ -105,9 +105,10 @@ def _launching(facts: Sequence[netlink.Interface], way: str, wish: Wish) -> Send
     if not lack:
         try:
             return _open_launching(facts[0], wish)
-        except (SystemCallError, OSError) as error:
-            said = error.message if isinstance(error, SystemCallError) else str(error.strerror)
-            lack = Lack(f"zero-copy is refused: {said}", "leave it out")
+        except SystemCallError as error:
+            lack = Lack(error.message, error.hint or "leave it out")
+        except OSError as error:  # of the clock
+            lack = Lack(f"{error.filename or facts[0].name}: {error.strerror}", "leave it out")
     if wish.launch == "auto":
         return None
     raise UsageError(f"--launch-time: {lack.reason}", lack.way_out)

@@ -19,7 +19,7 @@ from wirecap.flows.records import Records
 from wirecap.kernels.base.jit import PURE
 from wirecap.kernels.flows import layout as f
 from wirecap.kernels.flows.process import advance, finish, process
-from wirecap.kernels.packet.headers import ETHERNET
+from wirecap.kernels.packet.headers import ETHERNET, LINUX_SLL, LINUX_SLL2
 from wirecap.traffic import synthetic as frames
 
 SOME = 1000 if PURE else 10_000
@@ -36,9 +36,10 @@ class Rig:
         active_s: float = 120,
         linger_s: float = 2,
         inner: bool = False,
+        link: int = ETHERNET,
     ) -> None:
         times = (int(s * SECOND) for s in (idle_s, active_s, linger_s))
-        self.table = Table(capacity, *times, ETHERNET, waits=False, inner=inner, seed=0x1234567)
+        self.table = Table(capacity, *times, link, waits=False, inner=inner, seed=0x1234567)
         self._phase = np.zeros(64, np.int64)
         self._state = self.table.state(self._phase.ctypes.data)
         self.taken: list[Any] = []
@@ -114,6 +115,19 @@ def _may_be_tunnel(data: bytes) -> bool:
     return any(port.to_bytes(2, "big") in data[34:80] for port in (4789, 6081, 2152)) or bool(
         {data[at] for at in (20, 23, 24, 27, 28) if at < len(data)} & {4, 41, 47}
     )
+
+
+@pytest.mark.parametrize("link", [LINUX_SLL, LINUX_SLL2])
+def test_tags_behind_cooked_headers(link):
+    """A capture of ``any`` has the flow and the VLAN of a tagged packet, and says why a cut one has none."""
+    frame = tcp(1, "10.0.0.1", "10.0.0.2", (5000, 80), SYN).data[14:]
+    tag = bytes.fromhex("81006007")
+    head = bytes(14) + tag if link == LINUX_SLL else tag[:2] + bytes(18) + tag[2:]
+    whole, cut = (head + b"\x08\0" + frame[:size] for size in (None, 19))
+    rig = Rig(link=link).feed([Packet(SECOND, whole, len(whole)), Packet(SECOND, cut, len(whole))])
+    (found,) = rig.finish()
+    assert (found["vlanId"], found["sourceTransportPort"], found["octetDeltaCount"]) == (7, 5000, len(frame))
+    assert rig.without() == {"truncated": 1}
 
 
 def test_random_connections():

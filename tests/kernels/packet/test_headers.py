@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 import subprocess
+from collections import Counter
+from itertools import islice
 
 import dpkt
 import numpy as np
@@ -11,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from naive_packet import naive
+import naive_flows
+from naive_packet import TYPES, naive
 from wirecap.kernels.base.jit import PURE, inline
 from wirecap.kernels.packet import attributes  # noqa: F401  attributes of packets
 from wirecap.kernels.packet.fields import LAYER_ATTRIBUTES, PACKET_ATTRIBUTES
-from wirecap.kernels.packet.headers import ETHERNET, LINK_TYPES, at
+from wirecap.kernels.packet.headers import ETHERNET, LINK_TYPES, LINUX_SLL, LINUX_SLL2, at
 
 PATHS = [(layer, name) for layer, names in LAYER_ATTRIBUTES.items() for name in names]
 PATHS += [("packet", name) for name in PACKET_ATTRIBUTES]
@@ -45,15 +48,22 @@ def there(data: bytes, link: int = ETHERNET) -> set[str]:
     return {layer for layer, is_there in zip(LAYER_ATTRIBUTES, values, strict=True) if is_there}
 
 
-def expected(data: bytes) -> dict[tuple[str, str], object]:
-    found = {(layer, name): value for layer, names in naive(data).items() for name, value in names.items()}
+def expected(data: bytes, link: int = ETHERNET) -> dict[tuple[str, str], object]:
+    found = {(layer, name): value for layer, names in naive(data, link).items() for name, value in names.items()}
     given = {("packet", "length"): 9000, ("packet", "captured_length"): len(data), ("packet", "timestamp"): 77}
     return {**ABSENT, **given, **found}
 
 
-def check(data: bytes) -> None:
-    assert fields(data) == expected(data)
-    assert there(data) == set(naive(data)) - {"packet"}
+def check(data: bytes, link: int = ETHERNET) -> None:
+    assert fields(data, link=link) == expected(data, link)
+    assert there(data, link) == set(naive(data, link)) - {"packet"}
+
+
+def cooked(data: bytes, link: int) -> bytes:
+    """An Ethernet frame's payload behind the header that captures of ``any`` have."""
+    if link == LINUX_SLL:
+        return struct.pack("!HHH8s", 0, 1, 6, data[6:12]) + data[12:]
+    return data[12:14] + struct.pack("!HIHBB8s", 0, 3, 1, 0, 6, data[6:12]) + data[14:]
 
 
 ETH = bytes.fromhex("020000000001020000000002")
@@ -175,6 +185,16 @@ def test_other_link_types(link, header):
         assert found["tcp", "dst_port"] == (443 if size >= len(header) + 40 else 0)
 
 
+@pytest.mark.parametrize("link", [LINUX_SLL, LINUX_SLL2])
+@pytest.mark.parametrize("name", ["tcp", "arp", "vlan", "qinq", "tags", "tagged other"])
+def test_tags_behind_cooked_headers(link, name):
+    """VLAN tags behind a cooked header are walked as behind an Ethernet header, wherever the packet is cut."""
+    data = cooked({**SAMPLES, "tagged other": ETH + bytes.fromhex("8100b06488cc") + bytes(46)}[name], link)
+    for size in range(len(data) + 1):
+        check(data[:size], link)
+        assert fields(data[:size], bytes(64), link) == fields(data[:size], data[size:] + b"\x45" * 64, link)
+
+
 def test_bytes_and_numbers():
     """packet[i] is a byte as of bytes; u8, u16 and u32 are big-endian, and 0 where they would leave the packet."""
     read = _reader(["packet[0]", "packet[-1]", "len(packet)", "packet.u8(2)", "packet.u16(1)", "packet.u32(0)",
@@ -193,6 +213,13 @@ def test_layers_as_conditions():
     assert read(np.frombuffer(SAMPLES["udp"], np.uint8).copy(), 0, len(SAMPLES["udp"]), ETHERNET) == (0, 0, 0)
 
 
+def write_pcap(path, records, link: int) -> None:
+    with path.open("wb") as file:
+        file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, link))
+        for data, size in records:
+            file.write(struct.pack("<IIII", 1, 0, len(data), size) + data)
+
+
 def packets_of(trace, limit: int) -> list[bytes]:
     with trace.open("rb") as file:
         return [data for _, (_, data) in zip(range(limit), dpkt.pcap.Reader(file), strict=False)]
@@ -206,9 +233,20 @@ def test_real_packets(mixed_trace):
         assert fields(data[:60]) == expected(data[:60])
 
 
+def records_of(trace, limit: int, link: int) -> list[tuple[bytes, int]]:
+    """(bytes, original length) of packets of a trace, as they would be on this link type."""
+    records = [(packet.data, packet.size) for packet in islice(naive_flows.packets_of(trace), limit)]
+    if link == ETHERNET:
+        return records
+    more = TYPES[link][1] - 14
+    return [(cooked(data, link), size + more) for data, size in records if len(data) >= 14]
+
+
 @pytest.mark.live("tshark")
-def test_real_packets_as_tshark_reads_them(mixed_trace):
-    """Addresses, ports and flags of the mixed trace are those that tshark shows for the outermost headers."""
+@pytest.mark.parametrize("link", [ETHERNET, LINUX_SLL, LINUX_SLL2])
+def test_real_packets_as_tshark_reads_them(mixed_trace, tmp_path, link):
+    """Addresses, ports and flags of the mixed trace are those that tshark shows for the outermost headers, also behind
+    cooked headers."""
     names = {
         "eth.type": ("eth", "type"),
         "vlan.id": ("vlan", "id"),
@@ -221,14 +259,18 @@ def test_real_packets_as_tshark_reads_them(mixed_trace):
         "udp.srcport": ("udp", "src_port"),
         "udp.dstport": ("udp", "dst_port"),
     }
+    if link != ETHERNET:
+        del names["eth.type"]
     count = 500 if PURE else 10_000
-    command = ["tshark", "-n", "-r", str(mixed_trace), "-c", str(count), "-T", "fields", "-E", "occurrence=f",
+    records, path = records_of(mixed_trace, count, link), tmp_path / "some.pcap"
+    write_pcap(path, records, link)
+    command = ["tshark", "-n", "-r", str(path), "-T", "fields", "-E", "occurrence=f",
                "-o", "ip.defragment:FALSE", "-o", "ipv6.defragment:FALSE", "-o", "ip.tso_support:FALSE"]  # fmt: skip
     for name in ("frame.protocols", "frame.len", "frame.cap_len", "_ws.expert.message", *names):
         command += ["-e", name]
     lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100).stdout.splitlines()
-    compared = 0
-    for data, line in zip(packets_of(mixed_trace, count), lines, strict=True):
+    compared: Counter[str] = Counter()
+    for (data, _), line in zip(records, lines, strict=True):
         layers, length, captured, doubts, *values = line.split("\t")
         protocols = layers.split(":")
         if protocols.count("ip") + protocols.count("ipv6") != 1 or not {"mpls", "pppoes"}.isdisjoint(protocols):
@@ -236,9 +278,10 @@ def test_real_packets_as_tshark_reads_them(mixed_trace):
         shorter = "exceeds packet length" in doubts or "exceeds framing length" in doubts  # IPv4's words, IPv6's
         if "_ws.malformed" in protocols or length != captured or shorter:
             continue  # packets whose headers it doubts, and cut ones, of which it reads what there is of a header
-        found = fields(data)
-        for (name, path), value in zip(names.items(), values, strict=True):
+        found = fields(data, link=link)
+        for (name, place), value in zip(names.items(), values, strict=True):
             if value and not (name == "vlan.id" and "ieee8021ad" in protocols):  # the outermost tag
-                assert int(value, 0) == found[path], (name, line)
-                compared += 1
-    assert compared > count
+                assert int(value, 0) == found[place], (name, line)
+                compared[name] += 1
+    assert compared.total() > count
+    assert compared["vlan.id"] > 0

@@ -41,8 +41,10 @@ from wirecap.kernels.packet.headers import (
     PROTOCOL,
     PROTOCOL_MASK,
     RAW_IP,
+    TAGS,
     TRANSPORT_MASK,
     at,
+    link_layer,
     load8,
     load16,
     load32,
@@ -223,20 +225,11 @@ def in_gtp(packet, start, captured):
 
 @inline
 def network_of(packet, link, captured):
-    """(EtherType, offset) of what the link layer carries, (0, 0) where that was not captured."""
-    kind = offset = 0
-    if packet._headers & ETHER:
-        kind, offset = load16(packet, 12), 14
-        while (kind == 0x8100 or kind == 0x88A8 or kind == 0x9100) and offset + 4 <= captured:
-            kind = load16(packet, offset + 2)
-            offset += 4
-    elif link == LINUX_SLL and captured >= 16:
-        kind, offset = load16(packet, 14), 16
-    elif link == LINUX_SLL2 and captured >= 20:
-        kind, offset = load16(packet, 0), 20
-    elif link == RAW_IP and captured > 0:
-        version = load8(packet, 0) >> 4
-        kind = _IPV4 if version == 4 else _IPV6 if version == 6 else 0
+    """(EtherType, offset) of what the link layer carries behind all its tags, (0, 0) where that was not captured."""
+    _, _, kind, offset = link_layer(packet, link)
+    while (kind == TAGS[0] or kind == TAGS[1] or kind == TAGS[2]) and offset + 4 <= captured:
+        kind = load16(packet, offset + 2)
+        offset += 4
     return kind, offset
 
 

@@ -125,7 +125,7 @@ def put_key(packet, link, original, keys, at):
         icmp = load16(packet, transport) | 1 << SENT_HAS_ICMP - SENT_ICMP
     tag = 0
     if headers >> p.TAG_COUNT & p.TAG_MASK:
-        tag = load16(packet, 14) & 0xFFF
+        tag = load16(packet, headers >> p.TAGGED_AT & p.TAGGED_MASK) & 0xFFF
     common = number << PROTOCOL | tag << VLAN
     if family == p.IP:
         near, far = load32(packet, network + 12), load32(packet, network + 16)

@@ -148,7 +148,7 @@ def decode_rows(arena, addresses, captureds, originals, timestamps, slot, n, lin
             source, target = _mac(packet, 6), _mac(packet, 0)
         eights[n + i], eights[2 * n + i] = source, target
         if headers >> p.TAG_COUNT & p.TAG_MASK:
-            layers, tag = layers | _VLAN, load16(packet, 14) & 0xFFF
+            layers, tag = layers | _VLAN, load16(packet, headers >> p.TAGGED_AT & p.TAGGED_MASK) & 0xFFF
         twos[2 * n + i], twos[3 * n + i] = kind, tag
         near, far = 0, 0
         if family == p.IP:

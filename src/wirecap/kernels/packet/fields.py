@@ -71,7 +71,8 @@ def _eth(packet):
 
 @inline
 def _vlan(packet):
-    return 14 if packet._headers >> p.TAG_COUNT & p.TAG_MASK else -1
+    word = packet._headers
+    return word >> p.TAGGED_AT & p.TAGGED_MASK if word >> p.TAG_COUNT & p.TAG_MASK else -1
 
 
 def _network(family: int) -> Any:

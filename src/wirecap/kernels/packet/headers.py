@@ -26,7 +26,7 @@ LAYERS = ("eth", "vlan", "arp", "ip", "ip6", "tcp", "udp", "sctp", "icmp", "icmp
 MEMBERS = ("captured", "original", "timestamp", "headers")
 """captured, original: bytes.  timestamp: ns.  headers: what was found, packed into one word so that a packet travels
 in registers: where the transport header begins, where the network header begins (0: nowhere), the transport
-protocol's number, the number of VLAN tags, and the network protocol."""
+protocol's number, the number of VLAN tags and where the first begins, and the network protocol."""
 
 TRANSPORT, TRANSPORT_MASK = 0, 0xFFFFF
 NETWORK, NETWORK_MASK = 20, 0xFF
@@ -36,6 +36,7 @@ FAMILY, FAMILY_MASK = 40, 0x3
 NO_NETWORK, IP, IP6, ARPS = range(4)
 ETHER = 1 << 44
 """Set if there is an Ethernet header."""
+TAGGED_AT, TAGGED_MASK = 45, 0x1F
 
 IPV4, IPV6, ARP = 0x0800, 0x86DD, 0x0806
 TAGS = (0x8100, 0x88A8, 0x9100)
@@ -132,11 +133,8 @@ else:
 
 
 @inline
-def _word(ether, tags, family, network, protocol, transport):
-    return (
-        ether | tags << TAG_COUNT | family << FAMILY | network << NETWORK | protocol << PROTOCOL
-        | transport << TRANSPORT
-    )  # fmt: skip
+def _word(link_word, family, network, protocol, transport):
+    return link_word | family << FAMILY | network << NETWORK | protocol << PROTOCOL | transport << TRANSPORT
 
 
 @inline
@@ -161,21 +159,24 @@ def _past_extensions(packet, protocol, offset):
 
 
 @inline
-def _network(packet, ether, tags, kind, offset):
-    """The headers word of a packet whose network header, of EtherType ``kind``, is at ``offset``."""
+def _network(packet, link_word, kind, offset):
+    """The headers word of a packet whose network header, of EtherType ``kind``, is at ``offset``.
+
+    link_word: what the word says of the link layer.
+    """
     captured = packet._captured
     if kind == IPV4 and offset + 20 <= captured:
         first = load8(packet, offset)
         length = (first & 15) * 4
         if first >> 4 == 4 and length >= 20:
             whole = load16(packet, offset + 6) & 0x1FFF == 0 and offset + length + SHORTEST_TRANSPORT <= captured
-            return _word(ether, tags, IP, offset, load8(packet, offset + 9), offset + length if whole else 0)
+            return _word(link_word, IP, offset, load8(packet, offset + 9), offset + length if whole else 0)
     elif kind == IPV6 and offset + 40 <= captured and load8(packet, offset) >> 4 == 6:
         protocol, transport = _past_extensions(packet, load8(packet, offset + 6), offset + 40)
-        return _word(ether, tags, IP6, offset, protocol, transport)
+        return _word(link_word, IP6, offset, protocol, transport)
     elif kind == ARP and offset + 28 <= captured:
-        return _word(ether, tags, ARPS, offset, 0, 0)
-    return _word(ether, tags, NO_NETWORK, 0, 0, 0)
+        return _word(link_word, ARPS, offset, 0, 0)
+    return _word(link_word, NO_NETWORK, 0, 0, 0)
 
 
 @inline
@@ -187,10 +188,6 @@ def link_layer(packet, link):
         ether = ETHER
         kind = load16(packet, 12)
         offset = 14
-        while (kind == TAGS[0] or kind == TAGS[1] or kind == TAGS[2]) and tags < MOST_TAGS and offset + 4 <= captured:
-            kind = load16(packet, offset + 2)
-            offset += 4
-            tags += 1
     elif link == LINUX_SLL and captured >= 16:
         kind, offset = load16(packet, 14), 16
     elif link == LINUX_SLL2 and captured >= 20:
@@ -200,6 +197,10 @@ def link_layer(packet, link):
         if captured > offset:
             version = load8(packet, offset) >> 4
             kind = IPV4 if version == 4 else IPV6 if version == 6 else 0
+    while (kind == TAGS[0] or kind == TAGS[1] or kind == TAGS[2]) and tags < MOST_TAGS and offset + 4 <= captured:
+        kind = load16(packet, offset + 2)
+        offset += 4
+        tags += 1
     return ether, tags, kind, offset
 
 
@@ -207,7 +208,8 @@ def link_layer(packet, link):
 def _look(packet, link):
     """The headers word of any packet of this link type."""
     ether, tags, kind, offset = link_layer(packet, link)
-    return _network(packet, ether, tags, kind, offset)
+    first = offset - 4 * tags if tags else 0
+    return _network(packet, ether | tags << TAG_COUNT | first << TAGGED_AT, kind, offset)
 
 
 @inline_always
@@ -216,11 +218,11 @@ def at(arena, address, captured, original, timestamp, link):
     packet = build(arena, address, captured, original, timestamp, 0)
     if link == ETHERNET and captured >= 42 and load32(packet, 12) & 0xFFFFFF00 == 0x08004500:
         if load16(packet, 20) & 0x1FFF == 0:
-            headers = _word(ETHER, 0, IP, 14, load8(packet, 23), 34)
+            headers = _word(ETHER, IP, 14, load8(packet, 23), 34)
             return build(arena, address, captured, original, timestamp, headers)
     if link == ETHERNET and captured >= 62 and load32(packet, 12) & 0xFFFFF000 == 0x86DD6000:
         following = load8(packet, 20)
         if following == 6 or following == 17 or following == 58:  # no extension headers
-            headers = _word(ETHER, 0, IP6, 14, following, 54)
+            headers = _word(ETHER, IP6, 14, following, 54)
             return build(arena, address, captured, original, timestamp, headers)
     return build(arena, address, captured, original, timestamp, _look(packet, link))

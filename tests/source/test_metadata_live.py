@@ -18,6 +18,7 @@ from wirecap.config.capture import WriteConfig
 from wirecap.config.specs import QueueSpec
 from wirecap.engine.chunk import Chunk
 from wirecap.errors import SystemCallError, UsageError
+from wirecap.handlers.state import plain
 from wirecap.lab.testbed import Testbed
 from wirecap.linux import bpf, ethtool, metadata, netlink, netns
 from wirecap.linux.asm import Insn, assemble
@@ -262,6 +263,65 @@ def test_hashes_of_the_nic(testbed: Make, size: int) -> None:
     found = hashes_of(bed, flows + again)
     assert len(set(found.values()) - {0}) > 95
     assert all(found[one] == found[other] for one, other in zip(flows, again, strict=True))
+
+
+def test_packets_keep_the_hash(testbed: Make) -> None:
+    """A packet has what its chunk has, also when it was read again from its own bytes."""
+    bed, frames = testbed(queues=2), flow_frames(100)
+    if not needed(bed, HASH):
+        pytest.skip("this kernel's veth tells no program of hashes")
+    expected, found = hashes_of(bed, frames), {}
+    with (
+        Wire(bed.nics[0].outside) as wire,
+        wirecap.open(bed.nics[0].inside, netns=bed.name, engine="xdp", nic_hash=True) as capture,
+    ):
+        wire.send(frames)
+        for packet in capture.packets():
+            assert packet.ip.ttl > 0
+            found[packet.data] = packet.nic_hash
+            assert packet.field("nic_hash") == packet.nic_hash
+            if len(found) == len(frames):
+                break
+    assert found == expected
+
+
+HANDLERS = """
+import numpy as np
+import wirecap
+
+@wirecap.handler(state={"hashes": (np.int64, 100), "packets": np.int64})
+def compiled(packet, state):
+    state.hashes[packet.u32(46)] = packet.nic_hash
+    state.packets += 1
+
+@wirecap.chunk_handler(state={"hashes": (np.int64, 100), "same": np.int64})
+def plain(chunk, state):
+    told = chunk.nic_hashes
+    state.same += int((chunk.decode().nic_hash == told).sum())
+    for packet, one in zip(chunk, told):
+        state.hashes[int.from_bytes(packet[46:50], "big")] = one
+"""
+
+
+@pytest.mark.parametrize("size", [60, 5000])
+@pytest.mark.parametrize("engine", ["xdp", "direct", "packet"])
+def test_hashes_in_compiled_handlers(testbed: Make, tmp_path: Path, engine: str, size: int) -> None:
+    """A compiled handler has the same of each packet as chunks have; 0 from an engine that cannot ask the NIC."""
+    bed, file, asked = testbed(queues=2, mtu=9000), tmp_path / "mine.py", engine != "packet"
+    if asked and not needed(bed, HASH):
+        pytest.skip("this kernel's veth tells no program of hashes")
+    file.write_text(HANDLERS)
+    names = [f"{file}:compiled", *([f"{file}:plain"] if asked else [])]
+    with LiveRig(bed, engine=engine, handlers=names, nic_hash=asked) as rig:
+        with Wire(bed.nics[0].outside) as wire:
+            wire.send(flow_frames(100, size))
+        rig.done(100)
+        rig.stop()
+        check_identity(rig.engine, received=100)
+    ours, *theirs = (plain(handler.result()) for handler in rig.application.handlers)
+    assert ours["packets"] == 100
+    assert theirs == ([{"hashes": ours["hashes"], "same": 100}] if asked else [])
+    assert len(set(ours["hashes"]) - {0}) > 95 if asked else not any(ours["hashes"])
 
 
 def test_a_packet_without_a_hash_has_0(testbed: Make) -> None:

@@ -316,7 +316,8 @@ def options(where: Section, engine: Section) -> Callable[[Decorated], Decorated]
                " beside their queues' interrupts, on the NIC's NUMA node."),
         engine("--busy-poll", is_flag=True, help="xdp: capture threads take packets from the NIC, without its"
                " interrupts; for NICs and CPUs of their own."),
-        engine("--nic-hash", is_flag=True, help="xdp, direct: the NIC's hash of each packet, for chunk.nic_hashes."),
+        engine("--nic-hash", is_flag=True, help="xdp, direct: the NIC's hash of each packet, for handlers"
+               " (packet.nic_hash)."),
         engine("--timeout", "timeout_ns", type=DURATION, default=1_000_000,
                help="How long a chunk may fill up while its handler is busy.  [default: 1ms]"),
         engine("--seccomp", is_flag=True, help="Have the kernel refuse system calls that a capture does not make."),

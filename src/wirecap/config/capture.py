@@ -172,7 +172,7 @@ class CaptureConfig:
     busy_poll: bool = False
     """Let capture threads take packets from the NIC, in place of interrupts; the xdp engine only."""
     nic_hash: bool = False
-    """Ask the NIC for its hash of each packet (``chunk.nic_hashes``); AF_XDP only."""
+    """Ask the NIC for its hash of each packet (``packet.nic_hash``, ``chunk.nic_hashes``); AF_XDP only."""
     buddies: tuple[tuple[QueueSpec, ...], ...] = ()
     keep_going: bool = False
     decisions_file: str | None = None

@@ -44,8 +44,8 @@ def _missing(fields: Fields, name: str) -> NDArray[np.bool_] | None:
         missing = (layers & BIT[layer]) == 0
     elif name in ("src", "dst", "protocol"):
         missing = (layers & _NETWORK) == 0
-    elif name == "payload":
-        missing = fields["payload"] == 0
+    elif name in ("payload", "nic_hash"):
+        missing = fields[name] == 0
     elif name not in _ALWAYS:
         missing = ~(np.isin(fields["protocol"], _PORTS) & _has_ports(fields))
     return missing

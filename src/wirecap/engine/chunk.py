@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from wirecap.errors import UsageError
 from wirecap.files.headers import Interface
 from wirecap.kernels.pool import pool as k
-from wirecap.kernels.pool.large import HASH_BYTES
 from wirecap.source.source import SourceQueue
 
 if TYPE_CHECKING:
@@ -118,9 +117,9 @@ class Chunk:
         """
         if not self._pool.control[k.HASHED]:
             raise UsageError("this capture does not ask for the NIC's hashes", "use nic_hash=True, or --nic-hash")
-        before = self.offsets[:, None] + np.arange(-HASH_BYTES, 0)
-        pairs = self._pool.arena[before].view(np.uint32)
-        return np.where(pairs[:, 1] != 0, pairs[:, 0], np.uint32(0))
+        from wirecap.engine.fields import hashes_of
+
+        return hashes_of(self.rows())
 
     @property
     def arena(self) -> NDArray[np.uint8]:
@@ -173,7 +172,8 @@ class Chunk:
 
         self._check()
         pool = self._pool
-        return Rows(pool.arena, pool.address, pool.captured, self.slot, self._count, self.described.link)
+        hashed = bool(pool.control[k.HASHED])
+        return Rows(pool.arena, pool.address, pool.captured, self.slot, self._count, self.described.link, hashed)
 
     def drop(self, numbers: int | Sequence[int] | NDArray[Any]) -> None:
         """In a forwarder, do not send these packets: a number, several numbers, or a mask of all packets."""

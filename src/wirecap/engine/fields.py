@@ -14,6 +14,7 @@ from wirecap.errors import UsageError, suggest
 from wirecap.kernels.base import jit
 from wirecap.kernels.packet import decode as k
 from wirecap.kernels.packet.headers import LAYERS
+from wirecap.kernels.pool.large import HASH_BYTES
 
 KERNELS = (k.decode_rows, k.decode_field)
 """What reading fields calls, to be compiled ahead."""
@@ -28,6 +29,17 @@ class Rows(NamedTuple):
     slot: int
     n: int
     link: int
+    hashed: bool = False
+    """Whether the NIC's hash lies in front of each packet."""
+
+
+def hashes_of(rows: Rows) -> NDArray[np.uint32]:
+    """The hash that the NIC has of each packet, (n,) uint32; 0 where it has none."""
+    if not rows.hashed:
+        return np.zeros(rows.n, np.uint32)
+    before = rows.address[rows.slot, : rows.n, None] + np.arange(-HASH_BYTES, 0)
+    pairs = rows.arena[before].view(np.uint32)
+    return np.where(pairs[:, 1] != 0, pairs[:, 0], np.uint32(0))
 
 
 class Lender(Protocol):
@@ -49,7 +61,9 @@ _PLACES = _places()
 _LAYERS = frozenset(LAYERS)
 STANDARD = tuple(_PLACES)
 """The columns that ``decode`` fills for every packet."""
-NAMES = (*STANDARD, "src", "dst", *(name for name in k.RECIPES if name not in _PLACES))
+_MORE = ("src", "dst", "nic_hash")
+"""Columns of packets, not of a layer, that are made when they are first asked for."""
+NAMES = (*STANDARD, *_MORE, *(name for name in k.RECIPES if name not in _PLACES))
 """All fields there are."""
 
 
@@ -84,7 +98,7 @@ class Fields:
     def __getattr__(self, name: str) -> Any:
         if name in _LAYERS:
             return Layer(self, name)
-        if name in _PLACES or name in ("src", "dst"):
+        if name in _PLACES or name in _MORE:
             return self[name]
         hint = suggest(name, [*_LAYERS, *NAMES])
         raise AttributeError(f"packets have no field {name!r}{f': {hint}' if hint else ''}")
@@ -103,6 +117,8 @@ class Fields:
             return np.ndarray(shape, column.dtype, self._block, at * self._n)
         if name in ("src", "dst"):
             return self._address(name)
+        if name == "nic_hash":
+            return hashes_of(self._rows(name))
         if name in k.RECIPES:
             return self._read(name)
         raise UsageError(f"unknown field {name!r}", suggest(name, NAMES) or "docs/handlers.md lists the fields")
@@ -114,13 +130,16 @@ class Fields:
         found[four, 1] = self[f"ip.{which}"][four].astype(np.uint64) | np.uint64(MAPPED)
         return found
 
-    def _read(self, name: str) -> NDArray[Any]:
+    def _rows(self, name: str) -> Rows:
         try:
-            rows = self.lender.rows()
+            return self.lender.rows()
         except ValueError:
             raise ValueError(
                 f"{name} was not read before its packets were released: name it in chunk.decode({name!r})"
             ) from None
+
+    def _read(self, name: str) -> NDArray[Any]:
+        rows = self._rows(name)
         recipe = k.RECIPES[name]
         out = np.empty((rows.n, recipe.width), np.int64)
         k.decode_field(

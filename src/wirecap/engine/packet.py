@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from wirecap.engine.chunk import Chunk
-from wirecap.engine.fields import NAMES, STANDARD, Fields, Rows, decode
+from wirecap.engine.fields import NAMES, STANDARD, Fields, Rows, decode, hashes_of
 from wirecap.errors import suggest
 from wirecap.files.headers import Interface
 from wirecap.kernels.packet.compare import comparable
@@ -28,7 +28,7 @@ class Packet:
     or None.
     """
 
-    __slots__ = ("_fields", "_index", "data", "described", "interface", "length", "queue", "timestamp")
+    __slots__ = ("_fields", "_index", "data", "described", "interface", "length", "nic_hash", "queue", "timestamp")
 
     data: bytes
     """The captured bytes."""
@@ -40,11 +40,15 @@ class Packet:
     """The interface that received it, or the file's path."""
     queue: int
     """The receive queue that it came from."""
+    nic_hash: int
+    """The hash that the NIC has of it, 0 without one."""
     described: Interface
     """What is known of the interface: its name and link type (LINKTYPE_)."""
 
-    def __init__(self, data: bytes, timestamp: int, length: int, chunk: Chunk, fields: Fields, index: int) -> None:
-        self.data, self.timestamp, self.length = data, timestamp, length
+    def __init__(
+        self, data: bytes, timestamp: int, length: int, nic_hash: int, chunk: Chunk, fields: Fields, index: int
+    ) -> None:
+        self.data, self.timestamp, self.length, self.nic_hash = data, timestamp, length, nic_hash
         self.interface, self.queue, self.described = chunk.interface, chunk.queue, chunk.described
         self._fields, self._index = fields, index
 
@@ -86,6 +90,8 @@ class Packet:
 
     def field(self, name: str) -> Any:
         """A field as an int (IPv6 addresses: two, high and low), by a name such as ``"tcp.flags"``."""
+        if name == "nic_hash":
+            return self.nic_hash
         if name not in STANDARD:  # read from the packet's own bytes: those of its chunk may be gone
             self._fields, self._index = self._decoded(), 0
         return self._plain(self._fields[name][self._index])
@@ -146,10 +152,10 @@ class PacketLayer:
 
 def packets_of(chunk: Chunk) -> Iterator[Packet]:
     """The packets of a chunk, copied one after the other."""
-    fields, memory = chunk.decode(), chunk.arena.data
+    fields, memory, hashes = chunk.decode(), chunk.arena.data, hashes_of(chunk.rows())
     rows = zip(
         chunk.offsets.tolist(), chunk.lengths.tolist(), chunk.timestamps.tolist(), chunk.original_lengths.tolist(),
-        strict=True,
+        hashes.tolist(), strict=True,
     )  # fmt: skip
-    for index, (start, size, timestamp, original) in enumerate(rows):
-        yield Packet(bytes(memory[start : start + size]), timestamp, original, chunk, fields, index)
+    for index, (start, size, timestamp, original, told) in enumerate(rows):
+        yield Packet(bytes(memory[start : start + size]), timestamp, original, told, chunk, fields, index)

@@ -27,6 +27,8 @@ from wirecap.kernels.handlers.tables import COUNTER, HISTOGRAM, TOP, TRIGGER, Ki
 from wirecap.kernels.packet.compare import UnlikeError
 from wirecap.kernels.packet.edit import ALLOWED
 from wirecap.kernels.packet.fields import LAYER_ATTRIBUTES, METHODS, PACKET_ATTRIBUTES
+from wirecap.kernels.packet.headers import HASHED
+from wirecap.kernels.pool import pool
 from wirecap.source.source import Source
 
 _BY_USE = sorted(LAYER_ATTRIBUTES, key=lambda layer: not layer.startswith("ip"))
@@ -192,7 +194,7 @@ class CompiledHandler(Handler):
         self._function = k.compile_user(user.function)
         self.process = k.build_process(self._function, self.records.kind, self._options, self.records.tables)
         self._link = k.UNKNOWN_LINK
-        self._keep_going = self._editable = False
+        self._keep_going = self._editable = self._hashed = False
 
     def compile(self, tell: Callable[[str], None]) -> None:
         """Compile, or load what was compiled before.  Raises UsageError with the user's line if that fails."""
@@ -211,17 +213,24 @@ class CompiledHandler(Handler):
         link_of(self.name, (interface.dlt for interface in source.interfaces))
 
     def open(self, engine: Engine, keep_going: bool, editable: bool) -> None:
-        self.connect((interface.dlt for interface in engine.source.interfaces), keep_going, editable)
+        link_types = (interface.dlt for interface in engine.source.interfaces)
+        self.connect(link_types, keep_going, editable, bool(engine.pool.control[pool.HASHED]))
 
-    def connect(self, link_types: Iterable[int], keep_going: bool, editable: bool = False) -> None:
-        """Set how packets begin, whether failures are counted, and whether packets may be changed."""
+    def connect(
+        self, link_types: Iterable[int], keep_going: bool, editable: bool = False, hashed: bool = False
+    ) -> None:
+        """Set how packets begin, whether failures are counted, and whether packets may be changed.
+
+        hashed: whether the NIC's hash lies in front of them.
+        """
         self._link, self._keep_going, self._editable = link_of(self.name, link_types), keep_going, editable
+        self._hashed = hashed
 
     def state(self, consumer: int) -> NDArray[np.int64]:
         words = np.zeros(k.OPTIONS + len(self._options), np.int64)
         words[k.RECORD] = self.records.new()
         words[k.LINK], words[k.KEEP_GOING] = self._link, self._keep_going
-        words[k.EDIT + ALLOWED] = self._editable
+        words[k.HASH], words[k.EDIT + ALLOWED] = HASHED if self._hashed else 0, self._editable
         words[k.OPTIONS :] = k.option_words(self._options)
         return words
 

@@ -106,7 +106,7 @@ WIDE = {"src": _wide(0), "dst": _wide(1)}
 _IP6_PAIRS = ("ip6.src", "ip6.dst")
 _THERE: dict[str, Any] = {
     "src": _network, "dst": _network, "protocol": _network, "src_port": _ports, "dst_port": _ports,
-    "timestamp": _always, "length": _always, "captured_length": _always,
+    "timestamp": _always, "length": _always, "captured_length": _always, "nic_hash": f.has_hash,
 }  # fmt: skip
 NAMES = (
     *WIDE, *f.PACKET_ATTRIBUTES,

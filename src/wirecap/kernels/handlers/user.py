@@ -33,7 +33,7 @@ from wirecap.kernels.base.later import Later, cgutils, ir, numba, types
 from wirecap.kernels.handlers.tables import Kind, add_of, fire, state_type
 from wirecap.kernels.packet.compare import of_a_handler
 from wirecap.kernels.packet.edit import ALLOWED, DROPPED, EDIT_WORDS, TAG, carry_out, editable
-from wirecap.kernels.packet.headers import at, model
+from wirecap.kernels.packet.headers import at, hashed, model
 from wirecap.kernels.pool.handler_loop import PROCESS_SIGNATURE
 
 core: Any = Later("numba.core")
@@ -291,9 +291,10 @@ class Table(Record):
 
 
 # The words of a thread's state: the address of the user's own record; the link type; 1 to count failures and carry
-# on; how many there were; what the first one raised; permission to change packets, and what was decided about the
-# current one (kernels/packet/edit.py); the options.
-RECORD, LINK, KEEP_GOING, FAILURES, RAISED, EDIT = range(6)
+# on; how many there were; what the first one raised; HASHED (kernels/packet/headers.py) if the NIC's hash lies in
+# front of each packet; permission to change packets, and what was decided about the current one
+# (kernels/packet/edit.py); the options.
+RECORD, LINK, KEEP_GOING, FAILURES, RAISED, HASH, EDIT = range(7)
 OPTIONS = EDIT + EDIT_WORDS
 
 UNKNOWN_LINK = -1
@@ -343,6 +344,7 @@ def build_process(user: Any, kind: np.dtype[Any], options: list[Any], tables: Ta
             if captured[i] == 0 and state[EDIT + ALLOWED]:
                 continue  # an earlier handler dropped it
             packet = at(arena, address[i], np.int64(captured[i]), np.int64(original[i]), timestamp[i], state[LINK])
+            packet = hashed(packet, arena, address[i], state[HASH])
             error = call(editable(packet, state, EDIT), state)
             if state[EDIT + DROPPED] | state[EDIT + TAG]:
                 carry_out(arena, address, captured, i, state, EDIT)

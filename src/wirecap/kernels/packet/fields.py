@@ -186,6 +186,16 @@ def _five_tuple_port(offset: int) -> Callable[[Any], Any]:
     return port
 
 
+@inline
+def has_hash(packet):
+    """Whether the NIC has told a hash of the packet."""
+    return packet._headers & p.HASHED != 0 and p.front(packet) >> 32 != 0
+
+
+def _nic_hash(packet):  # type: ignore[no-untyped-def]
+    return p.front(packet) & 0xFFFFFFFF if has_hash(packet) else 0
+
+
 def _member(name: str) -> Callable[[Any], Any]:
     return {
         "timestamp": lambda packet: packet._timestamp,
@@ -199,8 +209,10 @@ PACKET_ATTRIBUTES: dict[str, Callable[[Any], Any]] = {
     **{name: _member(name) for name in ("timestamp", "length", "captured_length", "protocol")},
     "src_port": _five_tuple_port(0),
     "dst_port": _five_tuple_port(2),
+    "nic_hash": _nic_hash,
 }
-"""Attributes of the packet that belong to no layer.  timestamp: ns since the epoch; length: bytes on the wire."""
+"""Attributes of the packet that belong to no layer.  timestamp: ns since the epoch; length: bytes on the wire;
+nic_hash: what the NIC's driver tells, 32 bits."""
 
 
 def _unsigned(load: Any, width: int) -> Callable[[Any, Any], Any]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from wirecap.kernels.base.jit import CHECKED, PURE, inline, inline_always, intrinsic
 from wirecap.kernels.base.later import Later, cgutils, ir, types
+from wirecap.kernels.pool.large import HASH_BYTES
 
 model: Any = Later("wirecap.kernels.packet.model")
 
@@ -37,6 +38,8 @@ NO_NETWORK, IP, IP6, ARPS = range(4)
 ETHER = 1 << 44
 """Set if there is an Ethernet header."""
 TAGGED_AT, TAGGED_MASK = 45, 0x1F
+HASHED = 1 << 50
+"""Set if the NIC's hash lies in front of the packet's bytes."""
 
 IPV4, IPV6, ARP = 0x0800, 0x86DD, 0x0806
 TAGS = (0x8100, 0x88A8, 0x9100)
@@ -48,10 +51,10 @@ SHORTEST_TRANSPORT = 8
 class Packet:
     """The packet in a plain Python run: its captured bytes, and what ``at`` found."""
 
-    __slots__ = ("_edit", "_bytes", *(f"_{name}" for name in MEMBERS))
+    __slots__ = ("_edit", "_front", "_bytes", *(f"_{name}" for name in MEMBERS))
 
     def __init__(self, data: Any, *values: int) -> None:
-        self._bytes, self._edit = data, None
+        self._bytes, self._front, self._edit = data, None, None
         for name, value in zip(MEMBERS, values, strict=True):
             setattr(self, f"_{name}", value)
 
@@ -130,6 +133,50 @@ else:
             return packet._getvalue()
 
         return model.PACKET(arena, *([types.int64] * (1 + len(MEMBERS)))), generate
+
+
+if PURE:
+
+    def hashed(packet, arena, address, word):  # type: ignore[no-untyped-def]
+        """The packet, with HASHED if ``word`` has it: the NIC's hash lies in front of arena[address:]."""
+        if word & HASHED and address >= HASH_BYTES:
+            packet._headers, packet._front = packet._headers | HASHED, arena[address - HASH_BYTES : address]
+        return packet
+
+    def front(packet):  # type: ignore[no-untyped-def]
+        return int.from_bytes(packet._front.tobytes(), "little", signed=True)
+
+else:
+
+    @intrinsic
+    def _marked(typing, packet, mark):  # type: ignore[no-untyped-def]
+        """The packet, with the bits of ``mark`` in its headers word."""
+
+        def generate(context, builder, signature, arguments):
+            view = cgutils.create_struct_proxy(model.PACKET)(context, builder, arguments[0])
+            view.headers = builder.or_(view.headers, arguments[1])
+            return view._getvalue()
+
+        return model.PACKET(packet, types.int64), generate
+
+    @inline_always
+    def hashed(packet, arena, address, word):
+        """The packet, with HASHED if ``word`` has it: the NIC's hash lies in front of arena[address:].
+
+        LLVM sees that no other bit can change, so that a handler that does not ask for the hash is as it was.
+        """
+        return _marked(packet, word & HASHED if address >= HASH_BYTES else 0)
+
+    @intrinsic
+    def front(typing, packet):  # type: ignore[no-untyped-def]
+        """The 8 bytes in front of a packet that has HASHED: the hash, and above it its kind, 0 without a hash."""
+
+        def generate(context, builder, signature, arguments):
+            data = cgutils.create_struct_proxy(signature.args[0])(context, builder, arguments[0]).data
+            place = builder.gep(data, [ir.Constant(ir.IntType(64), -HASH_BYTES)])
+            return builder.load(builder.bitcast(place, ir.IntType(64).as_pointer()), align=1)
+
+        return types.int64(packet), generate
 
 
 @inline

@@ -39,7 +39,6 @@ DROPS = ("spool_full", "spool_failed", "too_large", "export_full")
 """Why a record does not go to the broker: as ``counters`` has them, behind the id and two reserved words."""
 _ID, _FIRST = 0, 3
 LIMIT = 1 << 30
-LEAST_LIMIT = 1 << 20
 
 
 class Sealed(NamedTuple):

@@ -18,6 +18,7 @@ from wirecap.cli.options import COUNT, DURATION, OUTPUT, Parsed, refused, sectio
 from wirecap.config import capture as config
 from wirecap.config.bounds import Amount, Bounds
 from wirecap.config.capture import CaptureConfig, WriteConfig
+from wirecap.config.handlers import kind_of
 from wirecap.config.serve import PORT, TLS_SCHEME, Remote
 from wirecap.config.sources import engine_names
 from wirecap.config.specs import QueueSpec, file_of
@@ -459,8 +460,8 @@ def _targets(given: dict[str, Any]) -> tuple[str, ...]:
     if len(set(asked)) < len(asked):
         twice = next(target for target in asked if asked.count(target) > 1)
         raise UsageError(f"--to {twice} is given twice", "give it once")
-    flows = any(handler.name == config.FLOWS for handler in given["handlers"])
-    return asked if asked or not flows else ("-",)
+    exports = any(kind_of(handler).exports for handler in given["handlers"])
+    return asked if asked or not exports else ("-",)
 
 
 def _check_standard_output(given: dict[str, Any]) -> None:

@@ -90,7 +90,7 @@ def _settings(given: dict[str, Any]) -> CaptureConfig:
         raise UsageError("nothing to serve", "name an interface: wirecap serve eth1")
     if given["filter_text"] is not None and words:
         raise UsageError("the filter is given twice", "use either -f or trailing words")
-    given |= {"handlers": (HandlerSpec(config.SERVE),), "keep_going": False}
+    given |= {"handlers": (HandlerSpec("serve"),), "keep_going": False}
     given["buddies"] = tuple(listing.by_own_name(group, given["netns"]) for group in given["buddies"])
     return CaptureConfig(
         sources=listing.by_own_name(sources, given["netns"]),

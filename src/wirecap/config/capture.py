@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, NamedTuple, TypedDict
 
 from wirecap.config.bounds import NO_BOUNDS, Bounds
 from wirecap.config.endpoint import Endpoint
+from wirecap.config.handlers import kind_of
 from wirecap.config.keep import KeepConfig
 from wirecap.config.printing import PrintConfig
 from wirecap.config.serve import Remote, ServeConfig
@@ -25,12 +26,6 @@ FORMATS = ("pcapng", "pcap")
 CELLS = (2048, 4096)
 BESIDE: Literal["auto"] = "auto"
 Cpus = tuple[int, ...] | Literal["auto"]
-SHARE = "share"
-"""The handler whose readers are other processes."""
-SERVE = "serve"
-"""The handler whose clients get packets over the network."""
-FLOWS = "flows"
-"""The handler whose records go ``to`` somewhere."""
 
 DIRECT_RING = 1024
 """Descriptors of a receive ring, as in the paper's engines."""
@@ -193,7 +188,7 @@ class CaptureConfig:
     @property
     def shared(self) -> bool:
         """Whether other processes are to read the packets where they are captured."""
-        return any(handler.name == SHARE for handler in self.handlers)
+        return any(kind_of(handler).lends for handler in self.handlers)
 
     @property
     def spooling(self) -> Spooling:
@@ -281,7 +276,7 @@ class CaptureConfig:
                 f"--defrag does not apply to the {self.engine} engine, which takes packets as they arrive",
                 "use --engine packet, or leave --defrag out",
             )
-        if self.busy_poll and self.engine != "xdp":
+        if self.busy_poll and not kind.busy_polls:
             raise UsageError(
                 f"--busy-poll does not apply to the {self.engine} engine", "use --engine xdp, or leave --busy-poll out"
             )

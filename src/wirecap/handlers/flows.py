@@ -42,6 +42,7 @@ class Flows(Handler):
     name = "flows"
     process = staticmethod(process)
     has_result = True
+    exports = True
     divides = False  # a flow's packets may be anywhere in a file
 
     def __init__(

@@ -9,7 +9,7 @@ from os import PathLike
 from typing import Any
 
 from wirecap.api import Outcome
-from wirecap.config.capture import SHARE
+from wirecap.config.handlers import kind_of
 from wirecap.config.specs import HandlerSpec
 from wirecap.errors import UsageError, WirecapError
 from wirecap.files.reader import note_of_times
@@ -21,9 +21,6 @@ from wirecap.mapping.handler_text import HandlerText, loading
 from wirecap.mapping.inputs import inputs_of
 from wirecap.mapping.part import Job
 from wirecap.mapping.workers import Processes, Workers, copies_while, threads
-
-_REFUSED = {"write": "wirecap convert writes files", SHARE: "capture -r with it shares one file",
-            "queue_profiler": "an archive has no queues to tell apart"}  # fmt: skip
 
 
 def map_files(
@@ -73,8 +70,8 @@ def map_files(
 
 
 def _checked(spec: HandlerSpec, to: Sequence[str]) -> HandlerSpec:
-    if spec.given is None and spec.name in _REFUSED:
-        raise UsageError(f"handler {spec.name} cannot be mapped over files", _REFUSED[spec.name])
+    if reason := kind_of(spec).unmapped:
+        raise UsageError(f"handler {spec.name} cannot be mapped over files", reason)
     table.complete([spec], None, None, to)
     return spec
 

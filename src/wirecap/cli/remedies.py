@@ -96,7 +96,7 @@ def _tx_too_long(summary: Summary, given: Given) -> str:
 
 
 def _handler_failed(summary: Summary, given: Given) -> str:
-    return "mend the handler, or count and pass such packets with --keep-going"
+    return "fix the handler, or count and pass such packets with --keep-going"
 
 
 def nic_no_buffer(summary: Summary) -> str:

@@ -57,7 +57,7 @@ class Spooling(NamedTuple):
         if self.folder == "":
             raise UsageError("--spool: the folder has no name", "write --spool FOLDER")
         if self.limit is not None and self.limit < LEAST_SPOOL:
-            raise UsageError(f"--spool-limit {self.limit}: a spool has 1 MiB at least", "write --spool-limit 1GiB")
+            raise UsageError(f"--spool-limit {self.limit}: a spool needs at least 1 MiB", "write --spool-limit 1GiB")
 
 
 def is_spooled(target: str) -> bool:
@@ -208,7 +208,7 @@ class CaptureConfig:
             )
             raise UsageError(problem, "give either -i INTERFACE or -r FILE")
         if self.metrics and self.read_file is not None:
-            raise UsageError("--metrics is for interfaces: the reading of a file is not watched", "leave --metrics out")
+            raise UsageError("--metrics is for interfaces: reading a file is not monitored", "leave --metrics out")
         self.spooling.check(self.to)
         _one_of("engine", self.engine, engine_names())
         _one_of("mode", self.mode, MODES)
@@ -463,7 +463,7 @@ class WriteConfig:
             raise UsageError("standard output cannot be split into files", "give -w a file name")
         if self.path == "-" and (self.bounds or self.on_file):
             what = "--on-file" if self.on_file else "--limit, --max-age and --min-free"
-            raise UsageError(f"{what}: standard output is no file", "give -w a file name")
+            raise UsageError(f"{what}: standard output is not a file", "give -w a file name")
         if self.bounds and (self.split_ns or self.file_for_each) and "%" in str(Path(self.path).parent):
             raise UsageError(
                 f"{self.path}: files in folders that change with time cannot be bounded", "put them into one folder"

@@ -127,7 +127,7 @@ class Flows(Handler):
             )
         except (OSError, MemoryError):
             raise WirecapError(
-                f"handler flows: there is no memory for max={self._capacity} flows", "write a smaller flows:max="
+                f"handler flows: not enough memory for max={self._capacity} flows", "write a smaller flows:max="
             ) from None
         self._tables.append(table)
         return table.state(self._engine.pool.control.ctypes.data)

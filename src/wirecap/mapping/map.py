@@ -82,11 +82,13 @@ def _workers(on: str | None, count: int | None, alone: bool, copies: Callable[[]
         from wirecap.mapping.cluster import Cluster
 
         if count is not None:
-            raise UsageError("--workers and --on: a cluster has the workers that it has", "leave --workers out")
+            raise UsageError("--workers does not apply to --on: a cluster has its own workers", "leave --workers out")
         return Cluster(on, alone)
     cores = len(os.sched_getaffinity(0))
     if count is not None and not 1 <= count <= 1024:
-        raise UsageError(f"{count} workers: there must be 1 to 1024", f"leave --workers out to use {cores}")
+        raise UsageError(
+            f"unsupported number of workers: {count}", f"use 1 to 1024, or leave --workers out to use {cores}"
+        )
     return Processes(1 if alone else count or cores, copies)
 
 

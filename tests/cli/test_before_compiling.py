@@ -53,6 +53,7 @@ def folder(tmp_path, monkeypatch) -> Path:
         ("capture -r good.pcap --handler none.py:mine", "none.py: no such file"),
         ("capture -r good.pcap -F none", "-F none: no such file or directory (name a file that holds one filter"),
         ("capture -r good.pcap -w none/x --limit 80%", "none: no such file or directory (name one that exists)"),
+        ("capture -r good.pcap -w x.pcap --keep 900TB", "819 TiB for kept packets are more than this host has free"),
         ("man /proc/none", "/proc/none: no such file or directory (name a folder with wirecap man DIR)"),
         ("capture -r foreign.pcap --handler mine.py:mine", "link type 250"),
         ("capture -r good.pcap --buddies lo@0 --mode advanced", "lo is in a buddy group but is not captured"),

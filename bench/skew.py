@@ -59,7 +59,7 @@ MODES = ("advanced", "basic")
 
 
 @contextmanager
-def senders(setup: Setup, nics: tuple[testbed.Nic, ...], size: int) -> Iterator[list[Transmitter]]:
+def senders(setup: Setup, nics: tuple[testbed.VethPair, ...], size: int) -> Iterator[list[Transmitter]]:
     """A sender per NIC, with all its queues open."""
     frame, queues = synthetic.udp(size), range(setup.queues)
     with ExitStack() as stack:

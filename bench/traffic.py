@@ -38,7 +38,7 @@ MTU = 1500
 class Receiver:
     """``wirecap capture`` that keeps every timestamp, or (``sparse``) the first and last one of a chunk."""
 
-    def __init__(self, nic: testbed.Nic, sparse: bool, folder: Path) -> None:
+    def __init__(self, nic: testbed.VethPair, sparse: bool, folder: Path) -> None:
         self._file = folder / "timestamps.npy"
         self._file.unlink(missing_ok=True)
         handler = f"{KEEP}:keep:path={self._file},sparse={sparse}"

@@ -17,7 +17,8 @@ import pytest
 
 import wirecap
 from rig import counted, leaves_no_thread, time_limit, until
-from wirecap.api import Capture
+from wirecap.api import _ON_THE_COMMAND_LINE, Capture
+from wirecap.cli.capture import command
 from wirecap.config.capture import CaptureConfig, CaptureOptions, PoolConfig
 from wirecap.config.specs import HandlerSpec, QueueSpec
 from wirecap.errors import WirecapError
@@ -386,6 +387,16 @@ def test_end_follows_the_stop_at_once():
     nic.capture.close()
 
 
+def test_the_command_lines_names_of_options_are_known():
+    """Each is a long name of ``capture``, and stands for an option that Python calls otherwise."""
+    listed = {*inspect.signature(wirecap.open).parameters, *CaptureOptions.__annotations__}
+    long_names = {name for option in command.params for name in option.opts}
+    for theirs, ours in _ON_THE_COMMAND_LINE.items():
+        assert f"--{theirs.replace('_', '-')}" in long_names
+        assert theirs not in listed
+        assert ours in listed
+
+
 def test_options_are_those_of_a_capture():
     """What ``open`` lists and CaptureOptions add up to a capture's fields, but for those that open makes itself."""
     listed = set(inspect.signature(wirecap.open).parameters) | set(CaptureOptions.__annotations__)
@@ -396,7 +407,14 @@ def test_options_are_those_of_a_capture():
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("engin", "did you mean engine?"), ("nonesuch", "the options are mode, M, R"), ("filtre", "filter")],
+    [
+        ("engin", "did you mean engine?"),
+        ("nonesuch", "the options are mode, M, R"),
+        ("filtre", "filter"),
+        ("chunks", "did you mean R?"),
+        ("threshold", "did you mean T?"),
+        ("duration", "did you mean duration_s?"),
+    ],
 )
 @pytest.mark.parametrize("call", [wirecap.open, wirecap.capture])
 def test_an_option_that_there_is_not(call, name, says):

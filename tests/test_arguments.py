@@ -36,7 +36,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"buddies": "eth1"}, "buddies must be groups of interfaces, not 'eth1'"),
     ({"buddies": ["eth1"]}, "buddies must be groups of interfaces"),
     ({"metrics": 9464}, "metrics must be an address and port, not 9464"),
-    ({"metrics": "nine"}, "'nine' is no address and port"),
+    ({"metrics": "nine"}, "'nine' is not an address and port"),
     ({"decisions_file": 5}, "decisions_file must be a path, not 5"),
     ({"html_file": 5}, "html_file must be a path, not 5"),
 ]

@@ -11,7 +11,8 @@ import pytest
 
 from wirecap.cli import main
 
-PACKAGE = Path(__file__).parent.parent / "src" / "wirecap"
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "src" / "wirecap"
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.parent.name != "examples"]
 MAX_LINES = 600
 """About 500 at most, with room for the one sentence more that makes a thing clear."""
@@ -87,9 +88,12 @@ def test_a_python_that_is_started_takes_no_module_from_the_working_directory():
     assert found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+WITH_TESTS = [*MODULES, *(path for part in ("tests", "bench") for path in sorted((ROOT / part).rglob("*.py")))]
+
+
+@pytest.mark.parametrize("path", WITH_TESTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_file_fits_in_a_head(path):
-    """No module is longer than one idea takes."""
+    """No module, test or benchmark is longer than one idea takes."""
     assert len(path.read_text().splitlines()) <= MAX_LINES
 
 
@@ -109,6 +113,6 @@ def test_every_command_is_in_the_table():
 
 def test_the_map_has_every_file():
     """docs/architecture.md names each module, and none that there is not."""
-    text = (PACKAGE.parent.parent / "docs" / "architecture.md").read_text()
+    text = (ROOT / "docs" / "architecture.md").read_text()
     named = set(re.findall(r"`([\w/]+\.py)`", text[text.index("## The map") :]))
     assert named == {str(path.relative_to(PACKAGE)) for path in MODULES if path.name != "__init__.py"}

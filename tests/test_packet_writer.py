@@ -177,8 +177,8 @@ def test_what_happened_in_the_block_comes_first(tmp_path):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (lambda out: out.write("text"), "str is no packet"),
-        (lambda out: out.write(bytes(300_000)), "a packet of 300000 bytes is longer than any"),
+        (lambda out: out.write("text"), "str is not a packet"),
+        (lambda out: out.write(bytes(300_000)), "a packet of 300000 bytes is too long"),
         (lambda out: out.write(bytes(60), 1.7e9), r"of nanoseconds since 1970, not 1700000000.0 .*_ns\(\)"),
         (lambda out: out.write(bytes(60), "1"), "a whole number of nanoseconds since 1970, not '1'"),
         (lambda out: out.write(bytes(60), -5), "0 to 9223372036854775807 nanoseconds since 1970, not -5"),

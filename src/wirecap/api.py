@@ -455,6 +455,13 @@ def _spec(handler: Any) -> HandlerSpec:
     return HandlerSpec(str(getattr(handler, "__name__", "handler")), given=handler)
 
 
+_ON_THE_COMMAND_LINE = {
+    "buffer_size": "R", "chunk_size": "M", "chunks": "R", "duration": "duration_s", "packets": "count",
+    "snapshot_length": "snaplen", "threshold": "T", "time_stamp_type": "time_stamps", "timeout": "timeout_ns",
+}  # fmt: skip
+"""Options by the long names of the command line, where Python's are others."""
+
+
 def _known(options: CaptureOptions) -> CaptureOptions:
     """Raise UsageError for an unknown option, for which Python itself would raise TypeError."""
     if "handlers" in options:
@@ -463,7 +470,9 @@ def _known(options: CaptureOptions) -> CaptureOptions:
         )
     for name in options.keys() - CaptureOptions.__annotations__.keys():
         known = [*list(inspect.signature(open).parameters)[1:-1], *CaptureOptions.__annotations__]
-        raise UsageError(f"unknown option {name!r}", suggest(name, known) or f"the options are {', '.join(known)}")
+        ours = _ON_THE_COMMAND_LINE.get(name)
+        meant = f"did you mean {ours}?" if ours else suggest(name, known)
+        raise UsageError(f"unknown option {name!r}", meant or f"the options are {', '.join(known)}")
     return options
 
 

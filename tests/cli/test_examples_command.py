@@ -41,7 +41,7 @@ def test_copy(tmp_path):
     (tmp_path / "new" / "dns.py").write_text("mine")
     status, _, message = run("--copy", str(tmp_path / "new"))
     assert status != 0
-    assert "dns.py is there already" in message
+    assert "dns.py already exists" in message
     assert len(list((tmp_path / "new").iterdir())) == 2
     assert (tmp_path / "new" / "dns.py").read_text() == "mine"
 

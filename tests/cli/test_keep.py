@@ -24,18 +24,18 @@ __all__ = ["time_limit"]
 BAD = {
     ("--keep", "60s"): "there are options for an output file, but no file is named",
     ("--keep", "soon", "-w", "x"): "--keep: 'soon' is neither a time nor a size",
-    ("--keep", "0", "-w", "x"): "--keep: 0 keeps nothing of use",
-    ("--keep", "10kB", "-w", "x"): "--keep: 10kB keeps nothing of use",
-    ("--save-on", "tcp", "-w", "x"): "--save-on: nothing is kept that could be saved",
-    ("--keep-after", "1s", "-w", "x"): "--keep-after: nothing is kept that could be saved",
-    ("--keep", "1GiB", "--keep-memory", "2GiB", "-w", "x"): "--keep says already how much memory that takes",
+    ("--keep", "0", "-w", "x"): "--keep: 0 is too little to keep",
+    ("--keep", "10kB", "-w", "x"): "--keep: 10kB is too little to keep",
+    ("--save-on", "tcp", "-w", "x"): "--save-on has no effect without --keep",
+    ("--keep-after", "1s", "-w", "x"): "--keep-after has no effect without --keep",
+    ("--keep", "1GiB", "--keep-memory", "2GiB", "-w", "x"): "--keep already says how much memory to use",
     ("--keep", "60s", "--keep-memory", "1kB", "-w", "x"): "the memory for kept packets must be 1 MiB or more",
     ("--keep", "900TB", "-w", "x"): "for kept packets are more than this host has free",
     ("--keep", "60s", "--save-on", "tpc", "-w", "x"): "--save-on: ",
     ("--keep", "60s", "--save-on", " ", "-w", "x"): "--save-on: the filter is empty",
     ("--keep", "60s", "--save-on-rate", "fast", "-w", "x"): "--save-on-rate: 'fast' is not a rate",
     ("--keep", "60s", "--save-on-rate", "0", "-w", "x"): "--save-on-rate: a rate of 0 is exceeded by every packet",
-    ("--keep", "60s", "--save-on-drops", "0", "-w", "x"): "--save-on-drops 0: nothing would have to happen",
+    ("--keep", "60s", "--save-on-drops", "0", "-w", "x"): "--save-on-drops 0 would save all the time",
 }
 
 
@@ -88,8 +88,8 @@ def test_captures_that_are_gone_are_not_found(tmp_path, monkeypatch, capfd):
     assert trigger_socket.running() == {}
     assert not left.exists()
     for arguments, status, says in (
-        ([], 1, "no capture of yours keeps packets"),
-        (["--pid", "1"], 1, "process 1 is no capture of yours that keeps packets"),
+        ([], 1, "none of your captures keeps packets"),
+        (["--pid", "1"], 1, "process 1 is not a capture of yours that keeps packets"),
         (["--pid", "1", "--all"], 2, "--pid and --all are both given"),
         (["two\nlines"], 2, "a trigger cannot be called"),
     ):

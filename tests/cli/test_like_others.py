@@ -112,7 +112,7 @@ def test_comments_are_dumpcaps(trace, tmp_path):
         ("-r x --count --summary-json -", "standard output"),
         ("-r x -w y -b packets:3 -b printname:/nonexistent/z", "/nonexistent/z"),
         ("-F x -r y udp", "the filter is given twice"),
-        ("-r x -b udp", "tcpdump's flag -b is not here: leave it out"),
+        ("-r x -b udp", "tcpdump's flag -b is not supported: leave it out"),
     ],
 )
 def test_what_is_not_done_is_told(tmp_path, monkeypatch, capsys, line, says):

@@ -53,7 +53,7 @@ def wirecap(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         (["convert", "x", "1-10"], "1-10: no such file (packets are chosen with --packets 1-10)"),
         (["wireshark", "instal"], "unknown command 'instal' (did you mean install?)"),
         (["wireshark", "xyz"], "unknown command 'xyz' (wirecap wireshark --help lists the commands)"),
-        (["wireshark", "install", "--user", "--global"], "--user and --global exclude each other"),
+        (["wireshark", "install", "--user", "--global"], "--user and --global cannot be combined"),
         (["testbed", "pu"], "unknown command 'pu'"),
         (["capture", "--print=x"], "--print takes no value"),
         (["convert", "-F", "foo", "x"], "-F: 'foo' is not known (use pcap, nsecpcap, pcapng or parquet)"),
@@ -144,7 +144,7 @@ def test_help_imports_nothing_heavy():
         (
             FileNotFoundError(errno.ENOENT, "No such file or directory", "a.pcap"),
             2,
-            "a.pcap: no such file or directory (name one that is there)",
+            "a.pcap: no such file or directory (name one that exists)",
         ),
         (
             OSError(errno.ENOSPC, "No space left on device"),

@@ -1,4 +1,4 @@
-"""doctor --report: what belongs into an issue, and nothing that says whose machine it is."""
+"""doctor --report: what belongs in an issue, and nothing that says whose machine it is."""
 
 from __future__ import annotations
 

@@ -112,20 +112,20 @@ def test_a_server_that_is_killed_and_begun_again(testbed, tmp_path):
 
 REFUSED = {
     "serve": "nothing to serve (name an interface: wirecap serve eth1)",
-    "serve eth1 --listen nowhere": "--listen: 'nowhere' is no address and port",
+    "serve eth1 --listen nowhere": "--listen: 'nowhere' is not an address and port",
     "serve eth1 --tls-key k": "--tls-key needs the server's certificate (add --tls-cert FILE)",
     "serve lo --tls-cert /nonexistent.pem": "--tls-cert /nonexistent.pem: no such file or directory",
     "serve eth1 --client-buffer 1": "--client-buffer must be 4 MiB to",
     "serve eth1 --max-clients 0": "--max-clients must be 1 to 1000, not 0",
-    "serve eth1 --allow 10.0.0.0/99": "--allow: '10.0.0.0/99' is no network",
+    "serve eth1 --allow 10.0.0.0/99": "--allow: '10.0.0.0/99' is not a network",
     "serve eth1 -f udp tcp": "the filter is given twice",
     "serve pcap-over-ip://x": "'pcap-over-ip://x' is not a valid interface",
     "capture --handler serve -i eth1": "the handler serve needs a place for its clients to connect (use wirecap serve)",
-    "capture -i http://x": "-i: 'http://x': no packets can be had from http://",
-    "capture -i pcap-over-ip://": "names no host and port",
+    "capture -i http://x": "-i: 'http://x': cannot capture from http://",
+    "capture -i pcap-over-ip://": "has no host and port",
     "capture -i pcap-over-ip://x -i eth1": "cannot capture from pcap-over-ip://x:57012 and from anything else at once",
     "capture -i pcap-over-ip://x -r file": "cannot capture from pcap-over-ip://x:57012 and from anything else at once",
-    "capture -i pcap-over-ip://x -i pcap-over-ip://y": "capture takes one server of pcap over IP",
+    "capture -i pcap-over-ip://x -i pcap-over-ip://y": "capture reads from only one pcap-over-IP server",
     "capture -i pcap-over-ip://x --engine xdp": "--engine is decided where pcap-over-ip://x:57012 captures",
     "capture -i pcap-over-ip://x --tls-ca ca.pem": "--tls-ca is for a server with TLS",
     "capture -i pcap-over-ip+tls://x --tls-key k": "--tls-key needs its certificate",
@@ -196,7 +196,7 @@ def test_a_connection_that_breaks_off_and_comes_again(capfd, tmp_path):
         line = ["capture", "-i", f"pcap-over-ip://127.0.0.1:{port}", "-w", str(out), "--json", str(summary)]
         assert main.run([*line, "--keep-going", "-c", "3"]) == 0
         thread.join()
-    assert "the server closed the connection without a word" in capfd.readouterr().err
+    assert "the server closed the connection at once" in capfd.readouterr().err
     assert len(read_pcapng(out)) == 3
     found = json.loads(summary.read_text())
     assert found["server_drops"] == {"client_behind": 6}

@@ -111,7 +111,7 @@ def test_installed_and_removed(configured, tmp_path, capfd):
     assert run("uninstall", "--name", "eth1", "--dir", tmp_path) == 2
     assert path.read_text() == "[Service]\n"
     assert capfd.readouterr().err.splitlines() == [
-        f"wirecap: {path} is there and was not made by wirecap (choose another --name)",
+        f"wirecap: {path} exists and was not made by wirecap (choose another --name)",
         f"wirecap: {path} was not made by wirecap (it is left alone)",
     ]
 
@@ -121,7 +121,7 @@ REFUSED = {
     "standard output": ('interface = "eth1"\nwrite = "-"', []),
     "makes files in /srv": ('interface = "eth1"\nwrite = "/srv/x.pcapng"', []),
     "there is no such user": ('interface = "eth1"', ["--user", "nonesuch"]),
-    "is no name for a service": ('interface = "eth1"', ["--name", "a/b"]),
+    "is not a name for a service": ('interface = "eth1"', ["--name", "a/b"]),
     "unknown key": ("hander = 3", []),
     "nothing to capture from": ("quiet = true", []),
     "no such file": (None, []),

@@ -45,7 +45,7 @@ def captures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes
         ("capture -r e.pcap -r more/inner.pcap", "-r is given twice (for several files: wirecap convert FILES"),
         ("capture -i lo -c 5 -c 6", "-c is given twice (give it once)"),
         ("capture -i lo --json - --summary-json a", "--summary-json is given twice"),
-        ("capture -i lo --nano --time-stamp-precision micro", "--nano and --time-stamp-precision exclude each other"),
+        ("capture -i lo --nano --time-stamp-precision micro", "--nano and --time-stamp-precision cannot be combined"),
         ("find --since 14:00 --since 15:00 udp more", "--since is given twice"),
     ],
 )

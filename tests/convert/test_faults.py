@@ -58,7 +58,7 @@ def error(capsys: pytest.CaptureFixture[str]) -> str:
         ("IN -w OUT --summary-json IN", "in.pcap: the file has another use (use another name)"),
         ("IN -w OUT --summary-json OUT", "out: the file has another use (use another name)"),
         ("IN -w OUT --anonymise OUT", "out: the key would be overwritten by the packets (use another name)"),
-        ("IN -w OUT --since 1700000010 --until 1700000010", "no packet is from -A on and before -B"),
+        ("IN -w OUT --since 1700000010 --until 1700000010", "no packet can be at or after -A and before -B"),
         ("IN -w /nowhere/out.pcap", "/nowhere/out.pcap: No such file or directory"),
         ("TWO -w OUT.pcap", "a pcap file has only one link type, but these packets have several (write pcapng)"),
     ],

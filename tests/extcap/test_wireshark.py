@@ -95,7 +95,7 @@ def test_a_foreign_file_stays(version, tmp_path, capsys, foreign):
         ("install --folder nosuchfolder", "nosuchfolder: no such folder"),
         ("install --folder /dev/null", "/dev/null: no such folder"),
         ("install --folder /proc", "/proc/wirecap-extcap: "),
-        ("uninstall --folder . --user", "--folder says where already"),
+        ("uninstall --folder . --user", "--folder already says where"),
     ],
 )
 def test_refusals(arguments, says, tmp_path, monkeypatch, capsys):

@@ -77,15 +77,15 @@ def test_the_rate_of_a_file():
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("--disk {folder}/none --duration 1s", "no such file or directory (name a folder that is there)"),
+        ("--disk {folder}/none --duration 1s", "no such file or directory (name a folder that exists)"),
         ("--disk {folder}/file --duration 1s", "not a folder (name the folder into which captures are written)"),
         ("--disk {folder} -i nonesuch", "no interface 'nonesuch'"),
         ("--disk {folder} -i lo", "lo does not say how fast it is (add --rate 10Gbps)"),
         ("--disk {folder} --rate fast", "--rate: unknown link: 'fast'"),
         ("--disk {folder} --duration 0", "--duration"),
         ("--rate 10Gbps", "--rate and --duration are for a disk (add --disk FOLDER)"),
-        ("--disk {folder} --fix", "--fix changes, --disk and --report look (give one of them)"),
-        ("--yes", "--yes answers what --fix asks (add --fix)"),
+        ("--disk {folder} --fix", "--fix cannot be combined with --disk or --report (use only one of them)"),
+        ("--yes", "--yes has no effect without --fix (add --fix)"),
         ("--disk /proc --duration 1s", "/proc"),
     ],
 )

@@ -441,11 +441,11 @@ def test_standard_output_has_no_index(tmp_path):
     (["-w", "-", "--json", "-", "{archive}"], "both use standard output"),
     (["tcp port 443", "-f", "icmp", "{archive}"], "the filter is given twice: -f icmp and 'tcp port 443'"),
     (["-f", "tcp", "port", "443", "{archive}"], "the filter is given twice: -f tcp and 'port 443'"),
-    (["host", "somebody", "{archive}"], "filter 'host': this alone is no filter .quote the whole filter"),
+    (["host", "somebody", "{archive}"], "filter 'host': this is not a filter on its own .quote the whole filter"),
     (["tcp", "port", "443", "/nowhere"], "/nowhere: no such file or folder"),
     (["", ""], "no folder or file to search"),
     (["tcp", "{archive}", ""], "a file or folder has an empty name"),
-    (["-c", "0", "{archive}"], "-c 0: no packet is asked for"),
+    (["-c", "0", "{archive}"], "-c 0 asks for no packets"),
     (["--since", "14", "{archive}"], "--since: '14' is not clear .write 14:00 for a time of day, 14.0 for seconds"),
 ])  # fmt: skip
 def test_errors_are_one_line(archive, tmp_path, arguments, message):

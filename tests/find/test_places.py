@@ -259,7 +259,7 @@ def test_tables_of_no_use(archive, query, tmp_path, capfd):
     assert counts["files"]["indexed"] == 4
     assert capfd.readouterr().err == ""
     for write, said in (
-        (lambda: table.write_bytes(b"PAR1 junk"), "it is no table of blocks"),
+        (lambda: table.write_bytes(b"PAR1 junk"), "it is not a table of blocks"),
         (lambda: parquet.write_table(good.replace_schema_metadata({}), table), "it is a table of version ?"),
         (lambda: parquet.write_table(good.drop_columns(["kind"]), table), "its column kind is not as version 2 has it"),
         (lambda: parquet.write_table(good.set_column(place, "stored_offset", nothing), table), "it is damaged"),

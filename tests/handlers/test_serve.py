@@ -409,13 +409,13 @@ def test_the_other_end(certificates):
     options = {"tls_cert": certificates["server.pem"], "tls_key": certificates["server.key"]}
     with serving(**options) as one:
         text = f"pcap-over-ip+tls://127.0.0.1:{one.port}"
-        with pytest.raises(WirecapError, match=r"--tls-ca FILE names whom to trust"):
+        with pytest.raises(WirecapError, match=r"name the CA to trust with --tls-ca FILE"):
             RemoteSource(Remote.parse(text), "")
         trusting = Remote(Endpoint("127.0.0.1", one.port), True, certificates["ca.pem"])
         source = RemoteSource(trusting, "")
         assert source.describe()["how"] == "TLS"
         source.close()
-        with pytest.raises(UsageError, match=r"(?i)without a word: does it want TLS|connection reset"):
+        with pytest.raises(UsageError, match=r"(?i)closed the connection at once: does it expect TLS|connection reset"):
             RemoteSource(Remote(trusting.server), "udp port 53")
     with (
         serving(tls_client_ca=certificates["ca.pem"], **options) as one,
@@ -436,11 +436,11 @@ def test_from_python():
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("http://host:1", "no packets can be had from http://"),
-        ("pcap-over-ip://", "names no host and port"),
-        ("pcap-over-ip://host:0", "names no host and port"),
-        ("pcap-over-ip://me:secret@host:1", "a server takes no name and password"),
-        ("pcap-over-ip://host/path", "names no host and port"),
+        ("http://host:1", "cannot capture from http://"),
+        ("pcap-over-ip://", "has no host and port"),
+        ("pcap-over-ip://host:0", "has no host and port"),
+        ("pcap-over-ip://me:secret@host:1", "user names and passwords are not supported"),
+        ("pcap-over-ip://host/path", "has no host and port"),
     ],
 )
 def test_bad_addresses(text, why):

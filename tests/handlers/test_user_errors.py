@@ -123,7 +123,7 @@ def test_names_that_lead_nowhere(name, message):
     [
         ("def dns(packet, state:\n    pass", r"mine.py, line \d+: "),
         ("import nothing_like_it", "mine.py, line 4: ModuleNotFoundError: No module named 'nothing_like_it'"),
-        ("\n\nwirecap.Counter('srcip')", r"mine.py, line 6: 'srcip' is no field of a packet \(did you mean src\?\)"),
+        ("\n\nwirecap.Counter('srcip')", r"mine.py, line 6: packets have no field 'srcip' \(did you mean src\?\)"),
         ("@wirecap.handler\ndef dns(packet): ...", r"mine.py, line 4: handler dns takes"),
         ("\n\n1 / 0", "mine.py, line 6: ZeroDivisionError: division by zero"),
         ("def dns(a, b): ...", r"dns takes \(a, b\) .use \(packet, state\), \(chunk\) or \(timestamp_ns, data\)"),

@@ -98,8 +98,8 @@ def test_a_cluster(cluster, tmp_path, capfd):
 @pytest.mark.parametrize(
     ("line", "status", "told"),
     [
-        ("--on nowhere", 2, "this is no address of a Dask scheduler"),
-        ("--on tcp://127.0.0.1:1 --workers 2", 2, "a cluster has the workers that it has"),
+        ("--on nowhere", 2, "this is not the address of a Dask scheduler"),
+        ("--on tcp://127.0.0.1:1 --workers 2", 2, "a cluster has its own workers"),
     ],
 )
 def test_mistakes(tmp_path, capfd, line, status, told):

@@ -30,7 +30,7 @@ def nic(request: pytest.FixtureRequest) -> lab.Testbed:
         pytest.skip(f"needs a NIC that may be tested: {VARIABLE}, which make test-kernels sets")
     namespace, inside, outside = _named()[request.param]
     facts = netns.call(namespace, netlink.interface, inside)
-    end = lab.Nic(inside, outside, facts.rx_queues, facts.mtu, facts.up, facts.xdp_mode)
+    end = lab.VethPair(inside, outside, facts.rx_queues, facts.mtu, facts.up, facts.xdp_mode)
     return lab.Testbed(namespace, True, (end,))
 
 

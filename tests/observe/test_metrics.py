@@ -227,7 +227,7 @@ def test_a_file_has_no_metrics(tmp_path, capfd):
     config.write_text('interface = "lo"\nmetrics = "nine"\n')
     assert main.run(["capture", "--config", str(config)]) == 2
     line = capfd.readouterr().err
-    assert line.startswith(f"wirecap: {config}:2: metrics: 'nine' is no address and port (write it as 9464")
+    assert line.startswith(f"wirecap: {config}:2: metrics: 'nine' is not an address and port (write it as 9464")
     config.write_text('interface = "lo"\nmetrics = 9464\n')
     assert main.run(["capture", "--config", str(config), "--check-config"]) == 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import sys
@@ -16,7 +17,7 @@ from machines import BUS, tree
 
 from wirecap.cli import main
 from wirecap.kernels.base.jit import PURE
-from wirecap.linux import af_xdp, memory, placement
+from wirecap.linux import af_xdp, memory, placement, syscall
 from wirecap.source import placing
 from wirecap.source.source import SourceQueue
 
@@ -111,16 +112,41 @@ def test_memory_of_each_queue_on_its_nics_node(monkeypatch):
     assert len(asked) == 2
 
 
+_NODE, _ADDRESS = 1, 2  # MPOL_F_NODE, MPOL_F_ADDR: get_mempolicy(2)
+
+
+def node_of(arena, offset):
+    """The node on which a touched byte lies; -1 if the kernel does not say."""
+    node = ctypes.c_int(-1)
+    address = ctypes.c_void_p(arena.ctypes.data + offset)
+    wanted = _NODE | _ADDRESS
+    if syscall.libc.syscall(syscall.number("get_mempolicy"), ctypes.byref(node), None, 0, address, wanted):
+        return -1
+    return node.value
+
+
+def policy_of(arena, offset=0):
+    """(policy, nodes) of the memory at a byte; (-1, []) if the kernel does not say."""
+    mode, mask = ctypes.c_int(-1), (ctypes.c_ulong * (memory._MOST_NODES // 64))()
+    result = syscall.libc.syscall(
+        syscall.number("get_mempolicy"), ctypes.byref(mode), mask, ctypes.c_ulong(memory._MOST_NODES),
+        ctypes.c_void_p(arena.ctypes.data + offset), _ADDRESS,
+    )  # fmt: skip
+    if result:
+        return -1, []
+    return mode.value, [64 * word + bit for word, bits in enumerate(mask) for bit in range(64) if bits >> bit & 1]
+
+
 def test_memory_comes_from_the_node():
     """The kernel keeps the policy of just that memory, and its pages lie where they should."""
     arena = af_xdp.transparent(8 << 20)
-    if memory.policy_of(arena)[0] < 0:
+    if policy_of(arena)[0] < 0:
         pytest.skip("a kernel without NUMA")
     assert memory.prefer_node(arena[4 << 20 :], 0)
-    assert memory.policy_of(arena, 0) == (0, [])
-    assert memory.policy_of(arena, 5 << 20) == (memory.PREFERRED, [0])
+    assert policy_of(arena, 0) == (0, [])
+    assert policy_of(arena, 5 << 20) == (memory.PREFERRED, [0])
     arena[:] = 1
-    assert memory.node_of(arena, 5 << 20) == 0
+    assert node_of(arena, 5 << 20) == 0
     assert not memory.prefer_node(arena, 900)
 
 

@@ -114,7 +114,7 @@ def test_ethernet_goes_onto_a_tunnel(
     printed = capsys.readouterr().err
     assert "\n4 packets sent" in printed
     assert "\n1 packet not sent: neither IPv4 nor IPv6\n" in printed
-    assert "\n1 packet sent without VLAN tags, which an IP interface has not\n" in printed
+    assert "\n1 packet sent without VLAN tags, which an IP interface does not have\n" in printed
     padded = frames[-1][14:]
     for link, packets in ((101, [IP4, IP6]), (113, [sll(0x0800, padded)]), (276, [sll2(0x0800, padded)])):
         file = write_pcap(tmp_path / "b.pcap", packets, link=link)

@@ -18,6 +18,7 @@ from wirecap.cli.options import COUNT, DURATION, OUTPUT, Parsed, refused, sectio
 from wirecap.config import capture as config
 from wirecap.config.bounds import Amount, Bounds
 from wirecap.config.capture import CaptureConfig, WriteConfig
+from wirecap.config.handlers import kind_of
 from wirecap.config.serve import PORT, TLS_SCHEME, Remote
 from wirecap.config.sources import engine_names
 from wirecap.config.specs import QueueSpec, file_of
@@ -95,7 +96,7 @@ def _parse(
     for condition in conditions:
         name, colon, text = condition.partition(":")
         if name not in table or not colon or not text:
-            theirs = "; tcpdump's flag -b is not here: leave it out" if option == "-b" and not colon else ""
+            theirs = "; tcpdump's flag -b is not supported: leave it out" if option == "-b" and not colon else ""
             raise UsageError(f"{option}: unknown condition {condition!r}", f"write it as {forms}{theirs}")
         key, parse = table[name]
         if key in values:
@@ -166,9 +167,13 @@ def _checks(given: dict[str, Any]) -> None:
         help="eth1, eth1@0-3, eth1@0,2, any, or a number from -D; repeatable. pcap-over-ip://HOST:57012: what"
         " wirecap serve captures there; pcap-over-ip+tls:// encrypted.")  # fmt: skip
 @source("-r", "--read", "read_file", metavar="FILE", help="Read a pcap or pcapng file, also compressed.")
-@source("--tls-ca", metavar="FILE", help="With pcap-over-ip+tls://: whom to trust, in PEM.  [default: as the system]")
-@source("--tls-cert", metavar="FILE", help="A certificate for the server, in PEM.")
-@source("--tls-key", metavar="FILE", help="Its key, where that is another file.")
+@source(
+    "--tls-ca",
+    metavar="FILE",
+    help="With pcap-over-ip+tls://: CA certificates to trust (PEM).  [default: the system's]",
+)
+@source("--tls-cert", metavar="FILE", help="A client certificate to show the server (PEM).")
+@source("--tls-key", metavar="FILE", help="The certificate's key, if it is in another file.")
 @source("-F", "--filter-file", metavar="FILE", help="Read the filter from a file.")
 @source("-O", "--no-optimize", "unoptimised", is_flag=True, help="Do not optimise the filter.")
 @source(
@@ -311,9 +316,7 @@ def command(ctx: click.Context, /, **given: Any) -> None:
     from wirecap.source import link_types
 
     if given["link_type"] and not here:
-        raise UsageError(
-            "-y is for interfaces: a file or a stream says itself what link type its packets have", "leave out -y"
-        )
+        raise UsageError("-y is for interfaces: a file or a stream states its own link type", "leave out -y")
     for spec in capture.sources if given["link_type"] else ():
         netns.call(capture.netns, link_types.check, given["link_type"], spec)
 
@@ -335,7 +338,9 @@ def _part_sources(given: dict[str, Any]) -> None:
     remotes = [one for one in given["sources"] if isinstance(one, Remote)]
     given["sources"] = tuple(one for one in given["sources"] if not isinstance(one, Remote))
     if len(remotes) > 1:
-        raise UsageError("capture takes one server of pcap over IP", "start one for each, and merge: wirecap convert")
+        raise UsageError(
+            "capture reads from only one pcap-over-IP server", "start one for each, and merge: wirecap convert"
+        )
     asked = {name: given[name] for name in ("tls_ca", "tls_cert", "tls_key")}
     option = next((f"--{name.replace('_', '-')}" for name, value in asked.items() if value is not None), None)
     if option and not (remotes and remotes[0].tls):
@@ -413,7 +418,7 @@ def _check_count(given: dict[str, Any]) -> None:
 def _takes_no_number(number: str) -> UsageError:
     return UsageError(
         f"--count prints how many packets there were, and takes no number: {number}",
-        f"wirecap capture -c {number} stops after so many packets",
+        f"wirecap capture -c {number} stops after that many packets",
     )
 
 
@@ -473,8 +478,8 @@ def _targets(given: dict[str, Any]) -> tuple[str, ...]:
     if len(set(asked)) < len(asked):
         twice = next(target for target in asked if asked.count(target) > 1)
         raise UsageError(f"--to {twice} is given twice", "give it once")
-    flows = any(handler.name == config.FLOWS for handler in given["handlers"])
-    return asked if asked or not flows else ("-",)
+    exports = any(kind_of(handler).exports for handler in given["handlers"])
+    return asked if asked or not exports else ("-",)
 
 
 def _check_standard_output(given: dict[str, Any]) -> None:

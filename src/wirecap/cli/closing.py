@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wirecap.cli.remedies import nic_no_buffer, remedy, standing_out
-from wirecap.config.capture import FLOWS, CaptureConfig, WriteConfig
+from wirecap.config.capture import CaptureConfig, WriteConfig
 from wirecap.config.forward import ForwardConfig
 from wirecap.files.finished import STANDARD_ERROR, STANDARD_OUTPUT
 from wirecap.files.rotation import naming
@@ -318,12 +318,15 @@ def served(summary: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+FLOW_COUNTERS = {"records", "ended", "without", "dropped"}
+
+
 def flows(summary: Mapping[str, Any]) -> list[str]:
     """What became of flow records, and which packets had none."""
-    row = next((row for row in summary.get("handlers", ()) if row["name"] == FLOWS), None)
-    if row is None or row["result"] is None:
+    results = [row["result"] for row in summary.get("handlers", ()) if row["name"] == "flows"]
+    found = next((one for one in results if isinstance(one, Mapping) and one.keys() >= FLOW_COUNTERS), None)
+    if found is None:  # a user's own may have that name, but not all of these
         return []
-    found = row["result"]
     lines = [f"{_records(found['records'])}{_named(found['ended'])}"]
     if others := sum(found["without"].values()):
         lines.append(_line(others, f"without a flow{_named(found['without'])}"))

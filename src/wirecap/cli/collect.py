@@ -29,9 +29,9 @@ output = section("What to show")
 
 @click.command(cls=Command, help=HELP)
 @where("-w", "--write", "pattern", metavar="PATTERN", help="The Parquet files, with the codes of strftime(3).")
-@where("--every", "every_ns", type=DURATION, default=60_000_000_000, help="Finish files so often [60s].")
+@where("--every", "every_ns", type=DURATION, default=60_000_000_000, help="Finish a file this often [60s].")
 @until("--duration", "duration_ns", type=DURATION, help="Stop after this time.")
-@until("--once", is_flag=True, help="Stop when the broker has no more.")
+@until("--once", is_flag=True, help="Stop when the broker has no more records.")
 @output("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @output("--json", "json_path", type=OUTPUT, help="Write what was collected as JSON; - is standard output.")
 @argument("addresses", nargs=-1, metavar="nats://HOST/SUBJECT")
@@ -45,7 +45,7 @@ def command(
             "write wirecap collect 'nats://HOST/flows.>' -w 'flows/%H.parquet'",
         )
     if not pattern:
-        raise UsageError("there is no name for the files", "add -w 'flows/%Y/%m/%d/%H.parquet'")
+        raise UsageError("no name is given for the files", "add -w 'flows/%Y/%m/%d/%H.parquet'")
 
     from wirecap.flows import broker
     from wirecap.flows.records import arrow

@@ -312,7 +312,7 @@ def _hint(key: str, value: Any, params: dict[str, click.Option], typed: list[str
     if isinstance(value, dict):
         return f"there are no tables: leave out [{key}], and write the keys alone"
     if f"--{key}" in typed:
-        return "that is typed, and has no place in a file"
+        return "this option is only for the command line"
     for name, param in params.items():
         if f"-{key}" in param.opts:
             return f"did you mean {name}?"

@@ -43,7 +43,7 @@ _FORMATS = ("pcap", "nsecpcap", "pcapng", "parquet")
 @click.command(cls=Command, help=HELP)
 @where("-w", "output_path", metavar="FILE", help="Write packets; - is stdout. .pcap means pcap, .parquet Parquet; .gz,"
        " .zst, .lz4, .xz and .bz2 compress.")  # fmt: skip
-@where("-F", "--format", "file_format", type=click.Choice(_FORMATS), help="Write this, whatever the file name.")
+@where("-F", "--format", "file_format", type=click.Choice(_FORMATS), help="Write this format, whatever the file name.")
 @where("--split", type=Parsed("WHAT", config.parse_split), help="Start a new file by packets:N, time:SECONDS or"
        " size:BYTES; or write a file for each flow or interface.")  # fmt: skip
 @where("-a", "--concatenate", is_flag=True, help="Take the files one after the other, not in order of time.")
@@ -58,9 +58,9 @@ _FORMATS = ("pcap", "nsecpcap", "pcapng", "parquet")
        help="Only before this time.")  # fmt: skip
 @which("-D", "--duplicates", "window", type=COUNT, help="Leave out a packet that repeats one of the N-1 before it.")
 @which("--duplicates-within", "window_ns", type=Parsed("TIME", parse_duration_ns),
-       help="Leave out a packet that repeats one that is not older than this.")  # fmt: skip
+       help="Leave out a packet that repeats one no older than this.")  # fmt: skip
 @which("-I", "--ignore-bytes", "ignored", type=COUNT, default=0,
-       help="Bytes at the start of packets that do not matter then.")  # fmt: skip
+       help="Ignore this many bytes at the start of packets when comparing them.")  # fmt: skip
 @change("-s", "--snap", "--snapshot-length", "snaplen", type=SIZE, default=0, help="Keep this much of a packet.")
 @change("-t", "--shift", "shift_ns", type=Parsed("TIME", config.parse_shift_ns), default=0,
         help="Add this to each time: 3600, -0.5, 20ms.")  # fmt: skip

@@ -77,7 +77,7 @@ def command(memory: bool, json_file: str | None) -> None:
 class Tour:
     """The five stops, on one NIC."""
 
-    def __init__(self, nic: Nic, interrupts: _Interrupts) -> None:
+    def __init__(self, nic: TourNic, interrupts: _Interrupts) -> None:
         self.nic, self._interrupts = nic, interrupts
         self._sent = Sent(0, 0.0)
         self.found: list[dict[str, Any]] = []
@@ -302,7 +302,7 @@ class Sent(NamedTuple):
     duration_s: float
 
 
-class Nic(Protocol):
+class TourNic(Protocol):
     """Something to capture on, and to send packets to: all of them reach one of its queues."""
 
     name: str
@@ -432,7 +432,7 @@ class MemoryNic:
 
 
 @contextmanager
-def open_nic(memory: bool) -> Iterator[Nic]:
+def open_nic(memory: bool) -> Iterator[TourNic]:
     """The best NIC available here; a line says which one, and nothing is left of it afterwards."""
     from wirecap.lab import testbed
 
@@ -448,7 +448,7 @@ def open_nic(memory: bool) -> Iterator[Nic]:
             testbed.down(bed)
 
 
-def _veth(bed: str) -> Nic:
+def _veth(bed: str) -> TourNic:
     from wirecap.lab import testbed
 
     try:
@@ -460,6 +460,6 @@ def _veth(bed: str) -> Nic:
     return nic
 
 
-def _in_memory(why: str) -> Nic:
+def _in_memory(why: str) -> TourNic:
     click.echo(f"Capturing on an in-process NIC with {QUEUES} receive queues, without the kernel ({why}).")
     return MemoryNic()

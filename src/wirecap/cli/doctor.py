@@ -44,20 +44,20 @@ where, disk, fix, report = section("Options"), section("A disk"), section("Chang
 
 
 @click.command(cls=Command)
-@where("-i", "--interface", "names", multiple=True, metavar="INTERFACE", help="Look at this one, not at all capture"
-       " ports; repeatable.")  # fmt: skip
-@where("--netns", metavar="NAME", help="Look at the interfaces of this network namespace.")
+@where("-i", "--interface", "names", multiple=True, metavar="INTERFACE", help="Check this interface instead of every"
+       " capture port; repeatable.")  # fmt: skip
+@where("--netns", metavar="NAME", help="Check the interfaces of this network namespace.")
 @json_option("Write the findings", "Options")
 @disk("--disk", "folder", metavar="FOLDER", help="Measure whether a folder takes a full link's packets, by writing"
       " them as a capture does.")  # fmt: skip
 @disk("--rate", "rate_bps", type=Parsed("RATE", units.parse_link), help="The link's rate: 10Gbps."
       "  [default: that of the interfaces of -i]")  # fmt: skip
 @disk("--duration", "duration_ns", type=DURATION, help="How long to write.  [default: 1m]")
-@fix("--fix", "fixing", is_flag=True, help="Apply what is safe, after asking: queues, ring sizes, coalescing, offloads,"
+@fix("--fix", "fixing", is_flag=True, help="Make safe changes, after asking: queues, ring sizes, coalescing, offloads,"
      " interrupts' CPUs, huge pages.")  # fmt: skip
 @fix("--yes", is_flag=True, help="With --fix: do not ask.")
-@report("--report", "report_file", is_flag=False, flag_value="-", type=OUTPUT, metavar="[FILE]", help="Write what"
-        " belongs into an issue: no addresses, names or packets.")  # fmt: skip
+@report("--report", "report_file", is_flag=False, flag_value="-", type=OUTPUT, metavar="[FILE]", help="Write a"
+        " report for an issue, without addresses, names or packets.")  # fmt: skip
 def command(
     names: tuple[str, ...], netns: str | None, json_file: str | None, folder: str | None, rate_bps: int | None,
     duration_ns: int | None, fixing: bool, yes: bool, report_file: str | None,
@@ -110,11 +110,11 @@ def _check(
     if folder is None and (rate_bps is not None or duration_ns is not None):
         raise UsageError("--rate and --duration are for a disk", "add --disk FOLDER")
     if duration_ns == 0:
-        raise UsageError("--duration 0 leaves no time to write", "a minute is what a disk should be measured for: 1m")
+        raise UsageError("--duration 0 leaves no time to write", "measure a disk for a minute or longer: 1m")
     if yes and not fixing:
-        raise UsageError("--yes answers what --fix asks", "add --fix")
+        raise UsageError("--yes has no effect without --fix", "add --fix")
     if fixing and (folder is not None or report_file):
-        raise UsageError("--fix changes, --disk and --report look", "give one of them")
+        raise UsageError("--fix cannot be combined with --disk or --report", "use only one of them")
 
 
 def examine() -> Iterator[Finding]:

@@ -67,7 +67,7 @@ def copy(chosen: dict[str, str], folder: Path) -> None:
     """Write the examples to a folder; a file that is there already is left as it is.  Raises UsageError."""
     there = [str(folder / f"{name}.py") for name in chosen if (folder / f"{name}.py").exists()]
     if there:
-        raise UsageError(f"{there[0]} is there already", "choose another folder: nothing was copied")
+        raise UsageError(f"{there[0]} already exists", "choose another folder: nothing was copied")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in chosen.items():

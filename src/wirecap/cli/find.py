@@ -74,7 +74,7 @@ def _config(given: dict[str, Any]) -> FindConfig:
     if path == given["json_path"] == "-":
         raise UsageError("-w - and --json - both use standard output", "name a file for one of them")
     if given["count"] is not None and given["count"] < 1:
-        raise UsageError(f"-c {given['count']}: no packet is asked for", "leave -c out to find all of them")
+        raise UsageError(f"-c {given['count']} asks for no packets", "leave -c out to find all of them")
     if path == "":
         raise UsageError("the output file has no name", "give -w FILE, or -w - for standard output")
     if not words and expression and "/" in expression and " " not in expression:
@@ -108,7 +108,8 @@ def _words(words: list[str], expression: str | None) -> tuple[str, list[str]]:
             return " ".join(words[:count]), words[count:]
     if before > 1 and words[0] and " " not in words[0] and not _is_filter(words[0]):
         raise UsageError(
-            f"filter {words[0]!r}: this alone is no filter", "quote the whole filter, or give it with -f 'FILTER'"
+            f"filter {words[0]!r}: this is not a filter on its own",
+            "quote the whole filter, or give it with -f 'FILTER'",
         )
     if not before and words:
         _tell_if_filter(words[0])

@@ -67,7 +67,7 @@ def _checks(given: dict[str, Any]) -> CaptureConfig:
 @sending("--tx-wait", "patience_ns", type=DURATION, default=10_000_000, help="How long a chunk waits while the TX ring"
          " is full before its packets are dropped.  [default: 10ms]")  # fmt: skip
 @sending("--checksums", type=click.Choice(forward_config.CHECKSUMS), default="auto", show_default=True,
-         help="Finish those that a local stack left to its device; auto: from veth, tap, virtio.")  # fmt: skip
+         help="Finish checksums that a local stack left to its device; auto: from veth, tap, virtio.")  # fmt: skip
 @engine("--engine", type=click.Choice(engine_names()), default="auto", show_default=True,
         help="xdp (and auto): AF_XDP. direct: handlers on a bare ring, the paper's Type II.")  # fmt: skip
 @engine("--ring", "ring_cells", type=COUNT, help="xdp: cells attached to a queue [16384]; direct: descriptors [1024].")

@@ -30,7 +30,7 @@ output = section("What to show")
 
 
 @click.command(cls=Command, help=HELP)
-@output("--force", is_flag=True, help="Make all of them anew, also those that are good.")
+@output("--force", is_flag=True, help="Rebuild every index, even those that are up to date.")
 @output("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @output("--summary", "summary_path", type=OUTPUT, metavar="FILE", help="Write all blocks as one Parquet table.")
 @output("--json", "json_path", type=OUTPUT, help="Write what was indexed as JSON; - is standard output.")
@@ -81,7 +81,7 @@ def command(
     if without:
         raise WirecapError(_without(without, paths), "the lines above say why")
     if archive.problems:
-        raise WirecapError("not all of the folders and files could be looked at", "the lines above say why")
+        raise WirecapError("some folders or files could not be read", "the lines above say why")
 
 
 def _report(files: int, without: int, indexed: Sequence[Made]) -> dict[str, Any]:

@@ -14,13 +14,13 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 _keep = section("Before the alarm")
 _OPTIONS = (
     _keep("--keep", "keep_span", metavar="TIME|SIZE", type=Parsed("TIME|SIZE", Span.parse), help="Keep the last packets"
-          " in memory, and write them to -w only when something below has them saved."),
+          " in memory; they go to -w only when a trigger saves them."),
     _keep("--keep-after", "keep_after_ns", type=DURATION, help="Write what follows for this long [10s]."),
     _keep("--keep-memory", type=SIZE, help="Memory for --keep TIME [a quarter of what is free, at most 1GiB]."),
     _keep("--save-on", metavar="FILTER", help="Save when a packet matches."),
-    _keep("--save-on-rate", type=Parsed("RATE", Rate.parse), help="Save when more packets or bits than this come within"
-          " a second: 100kpps, 1Gbps."),
-    _keep("--save-on-drops", type=COUNT, help="Save when so many packets were dropped."),
+    _keep("--save-on-rate", type=Parsed("RATE", Rate.parse), help="Save when more packets or bits than this arrive"
+          " within a second: 100kpps, 1Gbps."),
+    _keep("--save-on-drops", type=COUNT, help="Save when this many packets have been dropped."),
 )  # fmt: skip
 _OTHERS = ("keep_after_ns", "keep_memory", "save_on", "save_on_rate", "save_on_drops")
 CHANGEABLE = {"keep_after_ns", "save_on", "save_on_rate", "save_on_drops"}
@@ -45,10 +45,10 @@ def config_of(given: Mapping[str, Any]) -> KeepConfig | None:
         for name in _OTHERS:
             if given[name] is not None:
                 option = f"--{name.removesuffix('_ns').replace('_', '-')}"
-                raise UsageError(f"{option}: nothing is kept that could be saved", "add --keep 60s")
+                raise UsageError(f"{option} has no effect without --keep", "add --keep 60s")
         return None
     if given["save_on_drops"] == 0:
-        raise UsageError("--save-on-drops 0: nothing would have to happen", "write it as --save-on-drops 1")
+        raise UsageError("--save-on-drops 0 would save all the time", "write it as --save-on-drops 1")
     if given["save_on"] is not None and not given["save_on"].strip():
         raise UsageError("--save-on: the filter is empty", "write it as --save-on 'tcp[tcpflags] & tcp-rst != 0'")
     after_ns = given["keep_after_ns"]

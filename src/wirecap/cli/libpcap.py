@@ -7,7 +7,7 @@ import click
 HELP = """Print the path of a shared object that puts programs which use libpcap on a running capture.
 
 A program that is started with it finds the capture of the interface that it opens, and reads packets from
-that capture's pool. Interfaces that nobody captures with '--handler share', and files, are read as ever.
+that capture's pool. Interfaces that nobody captures with '--handler share', and files, are read as usual.
 
 \b
   wirecap capture -i eth1 --handler share

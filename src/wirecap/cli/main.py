@@ -213,7 +213,7 @@ def _describe(error: BaseException) -> tuple[str, str, int]:
 
 _WRONG_INPUT = {errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP}
 _WAYS_OUT = {
-    errno.ENOENT: "name one that is there",
+    errno.ENOENT: "name one that exists",
     errno.EACCES: "name one that you may use, or change who may",
     errno.ENOSPC: "free some space, or write to another disk",
 }

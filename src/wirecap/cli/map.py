@@ -101,7 +101,7 @@ def _words(words: list[str], expression: str | None) -> tuple[list[str], str]:
     paths, rest = words[: last + 1], words[last + 1 :]
     if not paths:
         named = f"{words[0]}: no such file or folder" if words else "no file or folder is named"
-        raise UsageError(named, "name capture files, or folders of them, behind the handler")
+        raise UsageError(named, "name capture files, or folders of them, after the handler")
     if expression is not None and rest:
         raise UsageError(f"the filter is given twice: -f {expression} and {' '.join(rest)}", "give one of them")
     return paths, expression if expression is not None else " ".join(rest)

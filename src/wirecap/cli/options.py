@@ -243,14 +243,16 @@ def parse_buffer(text: str) -> Buffer:
 def _threshold(text: str) -> int:
     if text.strip()[:1].isalpha():
         raise UsageError(
-            f"{text!r} is no percentage", f"for tcpdump's -T: wirecap capture -w - | tcpdump -T {text} -r -"
+            f"{text!r} is not a percentage", f"for tcpdump's -T: wirecap capture -w - | tcpdump -T {text} -r -"
         )
     return units.parse_percent(text)
 
 
 def _chunk_size(text: str) -> int:
     if text.strip()[:1].isalpha():
-        raise UsageError(f"{text!r} is no number of packets in a chunk", f"for tcpdump's -M: tcpdump -M {text} -r FILE")
+        raise UsageError(
+            f"{text!r} is not a number of packets per chunk", f"for tcpdump's -M: tcpdump -M {text} -r FILE"
+        )
     return units.parse_count(text)
 
 
@@ -314,21 +316,22 @@ def options(where: Section, engine: Section) -> Callable[[Decorated], Decorated]
         engine("--capture-threads", type=COUNT, help="Number of capture threads.  [default: one per queue]"),
         engine("--cpus", type=Parsed("LIST|auto", parse_cpus), default=(), help="CPUs to pin threads to: 0,1; auto:"
                " beside their queues' interrupts, on the NIC's NUMA node."),
-        engine("--busy-poll", is_flag=True, help="xdp: capture threads take packets from the NIC, without its"
-               " interrupts; for NICs and CPUs of their own."),
+        engine("--busy-poll", is_flag=True, help="xdp: capture threads poll the NIC instead of waiting for its"
+               " interrupts; for dedicated NICs and CPUs."),
         engine("--nic-hash", is_flag=True, help="xdp, direct: the NIC's hash of each packet, for handlers"
                " (packet.nic_hash)."),
         engine("--timeout", "timeout_ns", type=DURATION, default=1_000_000,
                help="How long a chunk may fill up while its handler is busy.  [default: 1ms]"),
         engine("--seccomp", is_flag=True, help="Have the kernel refuse system calls that a capture does not make."),
-        output("-q", "--quiet", is_flag=True, help="Only the counters at the end; --ready-file tells readiness."),
+        output("-q", "--quiet", is_flag=True, help="Print only the counters at the end; --ready-file signals"
+               " readiness."),
         output("--log-format", type=click.Choice(log.FORMATS), default="text", show_default=True, is_eager=True,
-               callback=_log_format, help="Lines on standard error as text, or each as a JSON object."),
-        output("--ready-file", metavar="FILE", help="Once packets are captured, make this file, with the process id;"
-               " it goes at the end. Or write that to a FIFO. systemd is told too (Type=notify)."),
+               callback=_log_format, help="Write lines on standard error as text, or each as a JSON object."),
+        output("--ready-file", metavar="FILE", help="Once packets are captured, create this file, with the process id"
+               " in it, and remove it at the end; or write to a FIFO. systemd is told too (Type=notify)."),
         output("-v", "--verbose", count=True, help="Print the counters of each queue at the end."),
-        output("--metrics", type=Parsed("[HOST:]PORT", Endpoint.parse), help="Serve Prometheus here: 9464 is"
-               " 127.0.0.1:9464, and no other host may ask."),
+        output("--metrics", type=Parsed("[HOST:]PORT", Endpoint.parse), help="Serve Prometheus here: 9464 means"
+               " 127.0.0.1:9464, which other hosts cannot reach."),
         output("--summary-json", "--json", type=OUTPUT, help="Write the summary as JSON; - is standard output."),
         output("--html", "html_file", type=PAGE, metavar="FILE", help="Write a page with plots: rates, queues, losses,"
                " and what would have held them."),

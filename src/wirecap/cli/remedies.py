@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from wirecap.config.capture import CELLS
+from wirecap.config.sources import SOURCES
 from wirecap.linux.ethtool import SEGMENTS_OFF
 
 Summary = Mapping[str, Any]
@@ -34,7 +35,8 @@ def standing_out(name: str, summary: Summary) -> str:
 
 
 def _larger_pool(summary: Summary, given: Given) -> str:
-    if summary["engine"] == "packet" and given.get("ring_cells"):
+    kind = SOURCES.get(summary["engine"])
+    if kind and kind.ring_is_pool and given.get("ring_cells"):
         return f"raise --ring (now {given['ring_cells']})"
     if given.get("buffer_size"):
         return f"raise -B (now {given['buffer_size'].typed})"
@@ -94,7 +96,7 @@ def _tx_too_long(summary: Summary, given: Given) -> str:
 
 
 def _handler_failed(summary: Summary, given: Given) -> str:
-    return "mend the handler, or count and pass such packets with --keep-going"
+    return "fix the handler, or count and pass such packets with --keep-going"
 
 
 def nic_no_buffer(summary: Summary) -> str:

@@ -106,8 +106,8 @@ def _key(text: str) -> bytes:
                help="Source address of every frame; two with -I.")  # fmt: skip
 @sending.frame("--dmac", "--enet-dmac", "destination_mac", type=sending.MACS,
                help="Destination address of every frame; two with -I.")  # fmt: skip
-@sending.frame("--unique-ip", "unique", is_flag=True, help="Other IP addresses in each loop, as tcpreplay has them.")
-@sending.frame("--unique-ip-loops", "unique_loops", type=COUNT, help="Other addresses only every so many loops.")
+@sending.frame("--unique-ip", "unique", is_flag=True, help="Use other IP addresses in each loop, as tcpreplay does.")
+@sending.frame("--unique-ip-loops", "unique_loops", type=COUNT, help="Change the addresses only every N loops.")
 @no_effect("-K", "--preload-pcap", is_flag=True, expose_value=False, help="Files are always read ahead.")
 @no_effect("--no-flow-stats", is_flag=True, expose_value=False, help="Flows are never counted.")
 @refused("-T=", "--timer=", message=TIMER, hint="leave it out")
@@ -175,7 +175,9 @@ def _conversion(given: dict[str, Any], facts: list[Interface]) -> Conversion:
 
     headers = {link_header(one) for one in facts}
     if len(headers) > 1:
-        raise UsageError("one of the interfaces takes Ethernet frames, the other one IP packets", "use two of a kind")
+        raise UsageError(
+            "one of the interfaces takes Ethernet frames, the other one IP packets", "use two of the same kind"
+        )
     if not max(headers) and (given["source_mac"] or given["destination_mac"]):
         raise UsageError(f"{facts[0].name} takes IP packets, which have no Ethernet addresses",
                          "leave --smac and --dmac out")  # fmt: skip

@@ -49,16 +49,23 @@ def _snaplen(text: str) -> int:
 @source("-Q", "--direction", type=click.Choice(config.DIRECTIONS),
         help="Incoming packets, outgoing ones, or both; AF_XDP sees only incoming ones.")  # fmt: skip
 @source("-j", "--time-stamp-type", "time_stamps", type=click.Choice(config.TIME_STAMPS), default="host",
-        show_default=True, help="Who takes the time, and how often: see capture.")  # fmt: skip
+        show_default=True, help="How packets are timestamped: see capture.")  # fmt: skip
 @door("--listen", type=Parsed("[HOST:]PORT", Endpoint.parse), default=f"127.0.0.1:{PORT}", show_default=True,
       help="Where clients connect; 0.0.0.0:PORT is for all hosts.")  # fmt: skip
-@door("--tls-cert", metavar="FILE", help="Encrypt: this is the server's certificate, in PEM.")
-@door("--tls-key", metavar="FILE", help="Its key, where that is another file.")
-@door("--tls-client-ca", metavar="FILE", help="Serve only those who show a certificate of these authorities.")
+@door("--tls-cert", metavar="FILE", help="Encrypt, with this server certificate (PEM).")
+@door("--tls-key", metavar="FILE", help="The certificate's key, if it is in another file.")
+@door("--tls-client-ca", metavar="FILE", help="Serve only clients with a certificate from these authorities.")
 @door("--allow", multiple=True, type=Parsed("NETWORK", parse_network), help="Serve only these networks; repeatable.")
-@door("--max-clients", "clients", type=COUNT, default=32, show_default=True, help="Serve at most so many at once.")
+@door(
+    "--max-clients",
+    "clients",
+    type=COUNT,
+    default=32,
+    show_default=True,
+    help="Serve at most this many clients at once.",
+)
 @door("--client-buffer", "client_buffer", type=SIZE, default=64 << 20,
-      help="How far behind a client may be.  [default: 64MiB]")  # fmt: skip
+      help="How far behind a client may fall.  [default: 64MiB]")  # fmt: skip
 @engine("--engine", type=click.Choice(engine_names()), default="auto", show_default=True,
         help="xdp: AF_XDP, for capture ports. packet: TPACKET_V3, for the host's own traffic.")  # fmt: skip
 @engine("--ring", "ring_cells", type=COUNT,
@@ -94,7 +101,7 @@ def _settings(given: dict[str, Any]) -> CaptureConfig:
         raise UsageError("nothing to serve", "name an interface: wirecap serve eth1")
     if given["filter_text"] is not None and words:
         raise UsageError("the filter is given twice", "use either -f or trailing words")
-    given |= {"handlers": (HandlerSpec(config.SERVE),), "keep_going": False}
+    given |= {"handlers": (HandlerSpec("serve"),), "keep_going": False}
     given["buddies"] = tuple(listing.by_own_name(group, given["netns"]) for group in given["buddies"])
     return CaptureConfig(
         sources=listing.by_own_name(sources, given["netns"], "-i"),

@@ -39,7 +39,7 @@ def _of_a_capture(function: Callable[..., None]) -> Callable[..., None]:
     options: list[Any] = [
         what("--config", "config_file", metavar="FILE", required=True, help="What the capture does."),
         what("--name", help="The service is wirecap-NAME.  [default: the name of FILE]"),
-        what("--user", help="Who runs it.  [default: a user that systemd makes for it]"),
+        what("--user", help="The user to run it as.  [default: one that systemd creates for it]"),
     ]
     for option in reversed(options):
         function = option(function)
@@ -57,7 +57,7 @@ def install(config_file: str, name: str | None, user: str | None, folder: str) -
     service = _service(config_file, name, user)
     path = Path(folder) / service.unit
     if os.path.lexists(path) and not _is_ours(path):
-        raise UsageError(f"{path} is there and was not made by wirecap", "choose another --name")
+        raise UsageError(f"{path} exists and was not made by wirecap", "choose another --name")
     try:
         put_in_place(path, service.text(), 0o644)
     except OSError as error:
@@ -120,7 +120,7 @@ def _known(user: str) -> None:
 
 def _name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", name):
-        raise UsageError(f"--name {name!r} is no name for a service", "use letters, digits, '.', '-' and '_'")
+        raise UsageError(f"--name {name!r} is not a name for a service", "use letters, digits, '.', '-' and '_'")
     return name
 
 

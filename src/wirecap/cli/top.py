@@ -72,7 +72,7 @@ class Watch:
     def look(self) -> list[Rates]:
         """Every capture, with the rates since the state before.  Raises UsageError if the folder cannot be read."""
         if not self._folder.is_dir():
-            raise UsageError(f"{self._folder}: no such folder", "set WIRECAP_RUNTIME_DIR as the captures have it")
+            raise UsageError(f"{self._folder}: no such folder", "set WIRECAP_RUNTIME_DIR to what the captures use")
         found: dict[Path, Rates] = {}
         closed = 0
         self.problems = []

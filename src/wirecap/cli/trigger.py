@@ -11,9 +11,9 @@ from wirecap.observe import log
 which = options.section("Which capture")
 
 
-@click.command("trigger", cls=options.Command, help="Have a running capture with --keep save what it keeps. NAME stands"
-               " in the file, to say why.")  # fmt: skip
-@which("--pid", type=click.IntRange(1), metavar="PID", help="The process of the capture; needed if there are several.")
+@click.command("trigger", cls=options.Command, help="Have a running capture with --keep save what it keeps. NAME goes"
+               " into the file, to say why.")  # fmt: skip
+@which("--pid", type=click.IntRange(1), metavar="PID", help="The capture's process id; needed if there are several.")
 @which("--all", "all_of_them", is_flag=True, help="Every capture of yours that keeps packets.")
 @which("--to", "broker", metavar="nats://HOST/triggers.SITE.SENSOR", help="Sensors on other hosts, which send their"
        " flows to this broker; triggers.SITE is all of a site, triggers all.")  # fmt: skip
@@ -34,9 +34,9 @@ def command(pid: int | None, all_of_them: bool, broker: str | None, name: str) -
     found = trigger_socket.running()
     if pid is not None and pid not in found:
         others = f"those that do: {', '.join(map(str, found))}" if found else "start it with wirecap capture --keep 60s"
-        raise WirecapError(f"process {pid} is no capture of yours that keeps packets", others)
+        raise WirecapError(f"process {pid} is not a capture of yours that keeps packets", others)
     if not found:
-        raise WirecapError("no capture of yours keeps packets", "start one with wirecap capture --keep 60s")
+        raise WirecapError("none of your captures keeps packets", "start one with wirecap capture --keep 60s")
     if pid is None and not all_of_them and len(found) > 1:
         raise UsageError(
             f"several captures keep packets: {', '.join(map(str, found))}", "name one with --pid, or --all"
@@ -54,5 +54,5 @@ def _send(address: str, name: str) -> None:
         click.echo(log.shown(f"{sensor} {answer}"))
     if not answers:
         raise WirecapError(
-            f"{address}: no sensor that keeps packets answered", "see that they run with --keep and --to"
+            f"{address}: no sensor that keeps packets answered", "check that they run with --keep and --to"
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 from wirecap.cli.capture import handler_files
 from wirecap.config.capture import CaptureConfig
+from wirecap.config.sources import may_run_xdp
 from wirecap.linux import capabilities
 
 OURS = "# Made by 'wirecap service install'; 'wirecap service uninstall' removes it."
@@ -55,14 +56,12 @@ class Service:
 
     def capabilities(self) -> list[str]:
         """Those of the engine, and what single options take."""
-        if self.capture.engine == "packet":
+        if may_run_xdp(self.capture.engine):
+            # CAP_PERFMON: for timestamps at a quarter of the cost, and kernel filters that use len
+            needed = [*capabilities.XDP, "CAP_PERFMON"]
+        else:
             needed = list(capabilities.PACKET)
             needed += ["CAP_NET_ADMIN"] * (self.capture.time_stamps == "adapter_unsynced")
-        else:
-            needed = [
-                *capabilities.XDP,
-                "CAP_PERFMON",
-            ]  # for timestamps at a quarter of the cost, and kernel filters that use len
         return needed + ["CAP_SYS_ADMIN"] * (self.capture.netns is not None)
 
     def folders(self) -> list[str]:

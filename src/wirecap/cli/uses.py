@@ -81,4 +81,4 @@ def check_repeats(order: Sequence[click.Parameter]) -> None:
             hint = _SEVERAL_FILES if param.name == "read_file" else "give it once"
             raise UsageError(f"{param.opts[0]} is given twice", hint)
         if before and before is not param and before.flag_value != param.flag_value:
-            raise UsageError(f"{before.opts[0]} and {param.opts[0]} exclude each other", "give one of them")
+            raise UsageError(f"{before.opts[0]} and {param.opts[0]} cannot be combined", "use only one of them")

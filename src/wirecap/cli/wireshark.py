@@ -49,7 +49,7 @@ def install(place: str | None, folder: str | None, program: str | None) -> None:
     where, version = _choose(place, folder, program)
     path = where[0] / NAME
     if not _is_ours(path):
-        raise UsageError(f"{path} is there and was not made by wirecap", "move it away, or choose --user or --global")
+        raise UsageError(f"{path} exists and was not made by wirecap", "move it away, or choose --user or --global")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         put_in_place(path, _launcher(), 0o755)
@@ -82,9 +82,9 @@ def _choose(place: str | None, folder: str | None, program: str | None) -> tuple
     """Folders, the one that is meant first; and the version of the Wireshark that has them."""
     if folder is not None:
         if place or program:
-            raise UsageError("--folder says where already", "leave out --user, --global and --program")
+            raise UsageError("--folder already says where", "leave out --user, --global and --program")
         if not Path(folder).is_dir():
-            raise UsageError(f"{folder}: no such folder", "name the extcap folder that 'tshark -G folders' tells")
+            raise UsageError(f"{folder}: no such folder", "name the extcap folder that 'tshark -G folders' prints")
         return [Path(folder)], "Wireshark"
     from wirecap.lab import wireshark
 

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, NamedTuple, TypedDict
 
 from wirecap.config.bounds import NO_BOUNDS, Bounds
 from wirecap.config.endpoint import Endpoint
+from wirecap.config.handlers import kind_of
 from wirecap.config.keep import KeepConfig
 from wirecap.config.printing import PrintConfig
 from wirecap.config.serve import Remote, ServeConfig
@@ -25,12 +26,6 @@ FORMATS = ("pcapng", "pcap")
 CELLS = (2048, 4096)
 BESIDE: Literal["auto"] = "auto"
 Cpus = tuple[int, ...] | Literal["auto"]
-SHARE = "share"
-"""The handler whose readers are other processes."""
-SERVE = "serve"
-"""The handler whose clients get packets over the network."""
-FLOWS = "flows"
-"""The handler whose records go ``to`` somewhere."""
 
 DIRECT_RING = 1024
 """Descriptors of a receive ring, as in the paper's engines."""
@@ -62,7 +57,7 @@ class Spooling(NamedTuple):
         if self.folder == "":
             raise UsageError("--spool: the folder has no name", "write --spool FOLDER")
         if self.limit is not None and self.limit < LEAST_SPOOL:
-            raise UsageError(f"--spool-limit {self.limit}: a spool has 1 MiB at least", "write --spool-limit 1GiB")
+            raise UsageError(f"--spool-limit {self.limit}: a spool needs at least 1 MiB", "write --spool-limit 1GiB")
 
 
 def is_spooled(target: str) -> bool:
@@ -193,7 +188,7 @@ class CaptureConfig:
     @property
     def shared(self) -> bool:
         """Whether other processes are to read the packets where they are captured."""
-        return any(handler.name == SHARE for handler in self.handlers)
+        return any(kind_of(handler).lends for handler in self.handlers)
 
     @property
     def spooling(self) -> Spooling:
@@ -213,7 +208,7 @@ class CaptureConfig:
             )
             raise UsageError(problem, "give either -i INTERFACE or -r FILE")
         if self.metrics and self.read_file is not None:
-            raise UsageError("--metrics is for interfaces: the reading of a file is not watched", "leave --metrics out")
+            raise UsageError("--metrics is for interfaces: reading a file is not monitored", "leave --metrics out")
         self.spooling.check(self.to)
         _one_of("engine", self.engine, engine_names())
         _one_of("mode", self.mode, MODES)
@@ -281,7 +276,7 @@ class CaptureConfig:
                 f"--defrag does not apply to the {self.engine} engine, which takes packets as they arrive",
                 "use --engine packet, or leave --defrag out",
             )
-        if self.busy_poll and self.engine != "xdp":
+        if self.busy_poll and not kind.busy_polls:
             raise UsageError(
                 f"--busy-poll does not apply to the {self.engine} engine", "use --engine xdp, or leave --busy-poll out"
             )
@@ -468,7 +463,7 @@ class WriteConfig:
             raise UsageError("standard output cannot be split into files", "give -w a file name")
         if self.path == "-" and (self.bounds or self.on_file):
             what = "--on-file" if self.on_file else "--limit, --max-age and --min-free"
-            raise UsageError(f"{what}: standard output is no file", "give -w a file name")
+            raise UsageError(f"{what}: standard output is not a file", "give -w a file name")
         if self.bounds and (self.split_ns or self.file_for_each) and "%" in str(Path(self.path).parent):
             raise UsageError(
                 f"{self.path}: files in folders that change with time cannot be bounded", "put them into one folder"

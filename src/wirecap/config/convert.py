@@ -159,7 +159,7 @@ class ConvertConfig:
         if self.key_file is not None and same_file(self.key_file, self.output):
             raise UsageError(f"{self.key_file}: the key would be overwritten by the packets", "use another name")
         if self.since_ns >= self.until_ns:
-            raise UsageError("no packet is from -A on and before -B", "the time of -A comes first")
+            raise UsageError("no packet can be at or after -A and before -B", "the time of -A comes first")
         if self.comments and self.format != "pcapng":
             raise UsageError(f"a {self.format} file has no comments", "write pcapng")
         if self.output == "-" and (self.split or self.format == "parquet"):

@@ -25,11 +25,11 @@ class Endpoint:
         if host.startswith("[") and host.endswith("]"):
             host = host[1:-1]
         elif ":" in host:
-            raise UsageError(f"{text!r} is no address and port", "an IPv6 address stands in brackets: [::1]:9464")
+            raise UsageError(f"{text!r} is not an address and port", "put an IPv6 address in brackets: [::1]:9464")
         if not port.isdecimal() or not port.isascii() or (colon and not host) or set(host) & set("/[] "):
-            raise UsageError(f"{text!r} is no address and port", _FORMS)
+            raise UsageError(f"{text!r} is not an address and port", _FORMS)
         if not is_host(host):
-            raise UsageError(f"{text!r}: {host!r} is no host", _FORMS)
+            raise UsageError(f"{text!r}: {host!r} is not a host", _FORMS)
         number = whole_number(port)
         if not 1 <= number <= 65535:
             raise UsageError(f"{text!r}: the port must be 1 to 65535, not {port}", _FORMS)

@@ -52,7 +52,7 @@ class Span:
                     f"{text!r} is neither a time nor a size", "write it as 60s, 5m, 500MB or 1GiB"
                 ) from None
         if span.ns == 0 or (span.bytes is not None and span.bytes < LEAST_BYTES):
-            raise UsageError(f"{text} keeps nothing of use", "keep 1s or 1MiB at least")
+            raise UsageError(f"{text} is too little to keep", "keep 1s or 1MiB at least")
         return span
 
 
@@ -98,7 +98,7 @@ class KeepConfig:
 
     def __post_init__(self) -> None:
         if self.memory is not None and self.span.bytes is not None:
-            raise UsageError("--keep says already how much memory that takes", "leave --keep-memory out")
+            raise UsageError("--keep already says how much memory to use", "leave --keep-memory out")
         if self.memory is not None and self.memory < LEAST_BYTES:
             raise UsageError("the memory for kept packets must be 1 MiB or more", "write it as --keep-memory 256MiB")
 

@@ -23,7 +23,7 @@ def parse_network(text: str) -> Network:
     try:
         return ipaddress.ip_network(text.strip(), strict=False)
     except ValueError:
-        raise UsageError(f"{text!r} is no network", "write it as 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32") from None
+        raise UsageError(f"{text!r} is not a network", "write it as 10.0.0.0/8, 192.0.2.7 or 2001:db8::/32") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +72,13 @@ class Remote:
         scheme, _, rest = text.partition("://")
         if scheme not in (SCHEME, TLS_SCHEME):
             raise UsageError(
-                f"{text!r}: no packets can be had from {scheme}://", f"write it as {SCHEME}://HOST:{PORT}, or with +tls"
+                f"{text!r}: cannot capture from {scheme}://", f"write it as {SCHEME}://HOST:{PORT}, or with +tls"
             )
         rest = rest.removesuffix("/")
         if "@" in rest:
-            raise UsageError(f"{scheme}: a server takes no name and password", "--tls-cert FILE shows who you are")
+            raise UsageError(
+                f"{scheme}: user names and passwords are not supported", "--tls-cert FILE shows who you are"
+            )
         has_port = ":" in rest.rpartition("]")[2]
         try:
             if not rest:
@@ -84,7 +86,7 @@ class Remote:
             server = Endpoint.parse(rest if has_port else f"{rest}:{PORT}")
         except UsageError:
             raise UsageError(
-                f"{text!r} names no host and port", f"write it as {scheme}://HOST:{PORT} or {scheme}://[::1]:{PORT}"
+                f"{text!r} has no host and port", f"write it as {scheme}://HOST:{PORT} or {scheme}://[::1]:{PORT}"
             ) from None
         return cls(server, scheme == TLS_SCHEME)
 

@@ -30,12 +30,21 @@ class SourceKind:
     """It captures on all interfaces at once: -i any."""
     nic_clock: bool = False
     """It can give the NIC's own timestamps: -j adapter_unsynced."""
+    busy_polls: bool = False
+    """Its capture threads can take packets from the NIC without its interrupts: --busy-poll."""
+    ring_is_pool: bool = False
+    """--ring says how many packets a queue has room for, in place of -R."""
 
 
 SOURCES: dict[str, SourceKind] = {
-    "xdp": SourceKind("wirecap.source.xdp:XdpSource", runs_xdp=True, forwards=True, nic_clock=True),
+    "xdp": SourceKind("wirecap.source.xdp:XdpSource", runs_xdp=True, forwards=True, nic_clock=True, busy_polls=True),
     "packet": SourceKind(
-        "wirecap.source.af_packet:PacketSource", fans_out=True, sees_outgoing=True, captures_any=True, nic_clock=True
+        "wirecap.source.af_packet:PacketSource",
+        fans_out=True,
+        sees_outgoing=True,
+        captures_any=True,
+        nic_clock=True,
+        ring_is_pool=True,
     ),
     "direct": SourceKind(
         "wirecap.source.direct:DirectSource", runs_xdp=True, forwards=True, shares=False, bare_ring=True, nic_clock=True
@@ -49,6 +58,11 @@ AUTO = "auto"
 def engine_names() -> tuple[str, ...]:
     """The values of ``--engine``."""
     return (AUTO, *SOURCES)
+
+
+def may_run_xdp(engine: str) -> bool:
+    """Whether a capture with this ``--engine`` may attach an XDP program; with ``auto`` it may."""
+    return engine == AUTO or SOURCES[engine].runs_xdp
 
 
 MODELS = ("pf_ring", "dna", "netmap", "wirecap")

@@ -84,7 +84,7 @@ class _Files:
             free = shutil.disk_usage(folder).free
         except OSError as error:
             reason = os.strerror(error.errno or 0).lower()
-            raise UsageError(f"{folder}: {reason}", "name a folder that is there") from None
+            raise UsageError(f"{folder}: {reason}", "name a folder that exists") from None
         if not folder.is_dir():
             raise UsageError(f"{folder}: not a folder", "name the folder into which captures are written")
         self._size = min(FILE_BYTES, free // 4)
@@ -109,7 +109,7 @@ class _Files:
         path = self._folder / f".wirecap-doctor-{os.getpid()}-{self._number}.pcapng"
         self._number += 1
         if os.path.lexists(path):
-            raise UsageError(f"{path}: is there already", "remove it")
+            raise UsageError(f"{path} already exists", "remove it")
         header = headers.section_header("wirecap doctor") + headers.interface_description("", PACKET_BYTES)
         self._paths.append((path, Sink(str(path), header, PCAPNG_NS, self.buffers)))
 

@@ -302,7 +302,7 @@ class Index:
         except (ValueError, KeyError, TypeError, RecursionError):
             raise StaleError("its index is damaged") from None
         if version != VERSION:
-            raise StaleError(f"its index is of version {version}, and {VERSION} is read here")
+            raise StaleError(f"its index has version {version}, and this wirecap reads {VERSION}")
         return end  # type: ignore[no-any-return]
 
     def _check(self, end: dict[str, Any]) -> None:
@@ -367,7 +367,7 @@ def _pages_of(path: str) -> mmap.mmap | bytes:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise UnreadableError(f"its index {path} is no file")
+                raise UnreadableError(f"its index {path} is not a file")
             return mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
         except ValueError:
             return b""

@@ -101,7 +101,7 @@ class Stream:
             raise ConnectionError(f"TLS: {reason}") from None
         if count == 0 and not self._begun:
             raise ConnectionError(
-                "the server closed the connection without a word: does it want TLS, or other clients?"
+                "the server closed the connection at once: does it expect TLS, or refuse this client?"
             )
         self._begun = True
         return count
@@ -124,11 +124,11 @@ def _context(remote: Remote) -> ssl.SSLContext:
 def unreachable(remote: Remote, error: OSError) -> WirecapError:
     """Why a server does not answer, with what to look at."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return WirecapError(f"{remote}: {error.verify_message}", "--tls-ca FILE names whom to trust")
+        return WirecapError(f"{remote}: {error.verify_message}", "name the CA to trust with --tls-ca FILE")
     if isinstance(error, ssl.SSLError):
         return WirecapError(f"{remote}: no TLS: {error.reason or error}", "is the server's port one with TLS?")
     if isinstance(error, TimeoutError):
-        return WirecapError(f"{remote}: no answer in time", "is the address right, and the way open?")
+        return WirecapError(f"{remote}: no answer in time", "check the address, and any firewall in between")
     reason = (error.strerror or str(error)).lower()
     return WirecapError(f"{remote}: {reason}", "is 'wirecap serve' running there?")
 

@@ -82,13 +82,13 @@ def facts_of(url: str) -> tuple[int, str, bytes]:
         fs.invalidate_cache()
     info = asked(url, lambda: fs.info(url))
     if info.get("size") is None:
-        raise UsageError(f"{url}: its server does not say how long it is", "only files that give ranges can be read")
+        raise UsageError(f"{url}: its server does not say how long it is", "use a server that supports range requests")
     version = next(
         (str(info[name]) for name in ("ETag", "LastModified", "mtime", "Last-Modified") if info.get(name)), ""
     )
     start = asked(url, lambda: fs.cat_file(url, start=0, end=4)) if info["size"] else b""
     if len(start) > 4:
-        raise UsageError(f"{url}: its server gives no ranges", "only files that give ranges can be read")
+        raise UsageError(f"{url}: its server does not support range requests", "use one that does")
     return int(info["size"]), version, bytes(start)
 
 

@@ -7,7 +7,7 @@ comparison may go either way.  So whatever the program is, no block is ruled out
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -374,11 +374,3 @@ def _computed(code: int, constant: int, a: Value) -> Value:
     if code == op.ALU | op.AND | op.K and isinstance(a, Load):
         return a._replace(mask=a.mask & constant)
     return None
-
-
-def of_links(programs: Iterable[Program]) -> Condition:
-    """What a block must have for one of several programs, each for a link type, to accept a packet of it."""
-    found = NEVER
-    for program in programs:
-        found = either(found, narrowed(program))
-    return found

@@ -142,9 +142,9 @@ class _Table:
             self._parquet = parquet.ParquetFile(pyarrow.PythonFile(self._file, "r"), pre_buffer=False)
             version = (self._parquet.schema_arrow.metadata or {}).get(METADATA, b"?").decode()
         except pyarrow.ArrowException as error:
-            raise StaleError(f"it is no table of blocks ({' '.join(str(error).split())[:100]})") from None
+            raise StaleError(f"it is not a table of blocks ({' '.join(str(error).split())[:100]})") from None
         if version != str(SCHEMA_VERSION):
-            raise StaleError(f"it is a table of version {version}, and {SCHEMA_VERSION} is read here")
+            raise StaleError(f"it is a table of version {version}, and this wirecap reads {SCHEMA_VERSION}")
         ours, theirs = schema_of(pyarrow), self._parquet.schema_arrow
         for name in (*_NARROW, "terms"):
             if name not in theirs.names or not theirs.field(name).type.equals(ours.field(name).type):

@@ -21,7 +21,7 @@ from wirecap.find.archive import Archive
 from wirecap.find.dataset import Dataset
 from wirecap.find.fitting import check_filter, check_fits
 from wirecap.find.narrowed import open_narrowed
-from wirecap.find.plan import INTO_TABLE, Plan, believe_nothing, plan_for
+from wirecap.find.plan import INTO_TABLE, ReadPlan, believe_nothing, plan_for
 from wirecap.find.tally import Tally
 
 HINT = "name files, folders or URLs of captures behind the filter"
@@ -95,7 +95,7 @@ def find(
     return found
 
 
-def _plans(archive: Archive, config: FindConfig, found: Found, tell: Callable[[str], None]) -> list[Plan]:
+def _plans(archive: Archive, config: FindConfig, found: Found, tell: Callable[[str], None]) -> list[ReadPlan]:
     plans = []
     dataset = None
     if archive.tables and config.indexes:
@@ -150,7 +150,7 @@ def _fail(found: Found, tell: Callable[[str], None], line: str) -> None:
 
 
 def _search(
-    config: FindConfig, plans: Sequence[Plan], linktypes: set[int], found: Found,
+    config: FindConfig, plans: Sequence[ReadPlan], linktypes: set[int], found: Found,
     compiling: Callable[[str], None] | None, tell: Callable[[str], None],
 ) -> None:  # fmt: skip
     """Search these files, and add their link types to those that are known."""
@@ -208,7 +208,7 @@ def _search(
         _note(found, tell, f"{which} behind a later one, as in the file: each file's packets keep their order")
 
 
-def _open(plan: Plan, found: Found, tell: Callable[[str], None]) -> CaptureFile:
+def _open(plan: ReadPlan, found: Found, tell: Callable[[str], None]) -> CaptureFile:
     """Raises UsageError or OSError."""
     if plan.stored and plan.ends and plan.ranges is not None:
         try:

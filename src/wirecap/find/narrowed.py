@@ -13,7 +13,7 @@ from wirecap.files.index import Ranges
 from wirecap.files.reader import CaptureFile, Streamed, open_capture
 from wirecap.files.stored import Stored
 from wirecap.files.urls import RangeSource
-from wirecap.find.plan import Plan
+from wirecap.find.plan import ReadPlan
 
 BLOCK_BYTES, BLOCKS = 1 << 20, 3
 """Of a file's buffer: many may be open at once."""
@@ -61,7 +61,7 @@ class PartsBehind(Parts):
     def close(self) -> None: ...
 
 
-def open_narrowed(plan: Plan) -> CaptureFile:
+def open_narrowed(plan: ReadPlan) -> CaptureFile:
     """Raises UsageError as ``open_capture`` does, OSError for what a server does not give."""
     if plan.stored:
         return _open_stored(plan, plan.stored)
@@ -84,7 +84,7 @@ def open_narrowed(plan: Plan) -> CaptureFile:
     return file
 
 
-def _open_stored(plan: Plan, stored: Stored) -> CaptureFile:
+def _open_stored(plan: ReadPlan, stored: Stored) -> CaptureFile:
     source = stored.source()
     ranges = [(0, stored.size)] if plan.ranges is None else plan.ranges or plan.header
     parts, compressed = PartsBehind(source, ranges), plan.stream or plan.ranges is None

@@ -29,7 +29,7 @@ SAMPLES = 2 * 4096
 
 
 @dataclass
-class Plan:
+class ReadPlan:
     """``ranges``: bytes of the file, with its header, in order; None: all of it.  ``note`` says what is to be told."""
 
     path: str
@@ -61,11 +61,11 @@ class Plan:
         return self.ranges is not None and self.ranges == []
 
 
-def plan_for(path: str, config: FindConfig, stored: Stored | None = None, dataset: Dataset | None = None) -> Plan:
+def plan_for(path: str, config: FindConfig, stored: Stored | None = None, dataset: Dataset | None = None) -> ReadPlan:
     """stored: the file, if path is a URL.  dataset: the tables of blocks, for files that have no index of their own and
     for those behind URLs.  Raises OSError for a file that is not there."""
     status = None if stored else Path(path).stat()
-    plan = Plan(path, stored.size if stored else status.st_size, stored=stored)  # type: ignore[union-attr]
+    plan = ReadPlan(path, stored.size if stored else status.st_size, stored=stored)  # type: ignore[union-attr]
     if not config.indexes:
         return plan
     known = dataset.of(path, plan.size, status.st_mtime_ns if status else None) if dataset else None
@@ -88,7 +88,7 @@ def plan_for(path: str, config: FindConfig, stored: Stored | None = None, datase
     return plan
 
 
-def _from_table(plan: Plan, known: Known, config: FindConfig) -> Plan:
+def _from_table(plan: ReadPlan, known: Known, config: FindConfig) -> ReadPlan:
     """The plan for a file that a table of blocks has."""
     try:
         chosen = known.chosen(condition_for(config.filter, known.linktypes), config.since_ns, config.until_ns)
@@ -108,7 +108,7 @@ def _from_table(plan: Plan, known: Known, config: FindConfig) -> Plan:
     return plan
 
 
-def believe_nothing(plan: Plan, error: StaleError) -> None:
+def believe_nothing(plan: ReadPlan, error: StaleError) -> None:
     """The index is not the file's: have the file searched in full."""
     plan.note, plan.ranges, plan.stream = _unused(plan.path, error), None, False
 
@@ -119,7 +119,7 @@ def _unused(path: str, error: StaleError) -> str:
     return f"{path}: {error}: it is searched in full{mended}"
 
 
-def _narrow(plan: Plan, index: Index, config: FindConfig) -> None:
+def _narrow(plan: ReadPlan, index: Index, config: FindConfig) -> None:
     plan.indexed, plan.linktypes = True, tuple(index.linktypes)
     condition = condition_for(config.filter, plan.linktypes)
     timely = index.first_ns < config.until_ns and index.last_ns >= config.since_ns

@@ -53,17 +53,17 @@ def parse(text: str, wildcards: bool) -> Address:
         parts = urlsplit(text)
         port = parts.port
     except ValueError:
-        raise UsageError(f"{_shown(text)}: this is no address of a broker", f"write it as {example}") from None
+        raise UsageError(f"{_shown(text)}: this is not the address of a broker", f"write it as {example}") from None
     if parts.username is not None or parts.password is not None or "@" in parts.netloc:
-        raise UsageError(f"{_shown(text)}: a command line is no place for a user's name or password", WAY_OUT)
+        raise UsageError(f"{_shown(text)}: keep user names and passwords off the command line", WAY_OUT)
     host = parts.hostname or ""
     if parts.scheme not in SCHEMES or not host or not is_host(host) or parts.query or parts.fragment or port == 0:
-        raise UsageError(f"{text}: this is no address of a broker", f"write it as {example}")
+        raise UsageError(f"{text}: this is not the address of a broker", f"write it as {example}")
     subject = parts.path.removeprefix("/")
     tokens = subject.split(".")
     if not subject or not all(_is_token(token, wildcards, last=n == len(tokens) - 1) for n, token in enumerate(tokens)):
         raise UsageError(
-            f"{text}: {subject!r} is no subject{'' if wildcards else ' to publish on'}",
+            f"{text}: {subject!r} is not a subject{'' if wildcards else ' to publish on'}",
             f"write it as {example}, in letters, digits, - and _",
         )
     return Address(host, port or PORT, subject, parts.scheme == "nats+tls")
@@ -143,12 +143,12 @@ async def connect(address: Address, name: str) -> Any:
     """A connection that does not come back by itself.  Raises WirecapError with the reason."""
     nats, options = library(), login(address)
     failed: list[Exception] = []
-    hint = "see that the broker runs; " + WAY_OUT
+    hint = "check that the broker is running; " + WAY_OUT
     encryption = None
     if "tls" in options:
         encryption = _Encryption(options["tls"])
         options |= {name: encryption.guarded(options[name]) for name in ("password", "token") if name in options}
-        hint = f"NATS_CA names whom to trust; a broker may ask for NATS_CERT and NATS_KEY; {hint}"
+        hint = f"NATS_CA names the CA to trust; a broker may ask for NATS_CERT and NATS_KEY; {hint}"
 
     async def note(error: Exception) -> None:
         failed.append(error)

@@ -165,7 +165,7 @@ class Collector:
             )
             batches = _decode(message.data)
             if sum(batch.num_rows for batch in batches) != count:
-                raise ValueError("it has not as many records as it says")
+                raise ValueError("it does not have as many records as it says")
         except (
             KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError, OSError,
             arrow().ArrowException,

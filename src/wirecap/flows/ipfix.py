@@ -102,7 +102,7 @@ def _place(target: str) -> tuple[str, int]:
         parts = urlsplit(target)
         port = PORT if parts.port is None else parts.port
     except ValueError:
-        raise UsageError(f"--to {target}: the port is none", hint) from None
+        raise UsageError(f"--to {target}: the port is not a number up to 65535", hint) from None
     host = parts.hostname or ""
     if not host or not is_host(host) or parts.path.strip("/") or parts.query or parts.username or not port:
         raise UsageError(f"--to {target} names no collector", hint)

@@ -58,7 +58,10 @@ class Table:
         control[f.NOW] = f.NEVER_SEEN
 
     def state(self, phase_at: int) -> NDArray[np.int64]:
-        """The words of a handler's state.  phase_at: the address of the pool's control words."""
+        """The words of a handler's state: addresses of the parts, their sizes in elements, the chunk's interface.
+
+        phase_at: the address of the pool's control words.
+        """
         self.control[f.PHASE_AT] = phase_at
         parts = list(self.kernel)
         return np.array([part.ctypes.data for part in parts] + [part.size for part in parts] + [0], np.int64)

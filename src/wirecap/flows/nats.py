@@ -210,7 +210,7 @@ class Sender(threading.Thread):
     def _set_aside(self, number: int) -> None:
         """A segment that cannot be read does not hold up the others; collectors see that its number is missing."""
         path = self._spool.set_aside(number)
-        self._messages.append(f"wirecap: {path}: this is no segment of a spool any more; the others are sent")
+        self._messages.append(f"wirecap: {path}: this is not a segment of a spool any more; the others are sent")
 
     def _headers(self, segment: Sealed, records: int) -> dict[str, str]:
         spool = self._spool

@@ -39,7 +39,6 @@ DROPS = ("spool_full", "spool_failed", "too_large", "export_full")
 """Why a record does not go to the broker: as ``counters`` has them, behind the id and two reserved words."""
 _ID, _FIRST = 0, 3
 LIMIT = 1 << 30
-LEAST_LIMIT = 1 << 20
 
 
 class Sealed(NamedTuple):
@@ -73,7 +72,7 @@ class Spool:
             if hasattr(self, "_guard"):
                 self._guard.close()
             reason = (error.strerror or str(error)).lower()
-            raise UsageError(f"{folder}: there can be no spool: {reason}", "name another with --spool FOLDER") from None
+            raise UsageError(f"{folder}: cannot make a spool: {reason}", "name another with --spool FOLDER") from None
 
     def _map_counters(self) -> NDArray[np.int64]:
         path, size = self.folder / "counters", 8 * (_FIRST + len(DROPS))
@@ -219,7 +218,7 @@ class Spool:
         words = np.fromfile(self._path(number), np.int64)
         whole = words[: len(words) // f.ENTRY_WORDS * f.ENTRY_WORDS].reshape(-1, f.ENTRY_WORDS)  # a killed write
         if not len(whole) or whole[0, _MAGIC] not in _KNOWN or whole[0, _NUMBER] != number:
-            raise WirecapError(f"{self._path(number)}: this is no segment of a spool", "move it away")
+            raise WirecapError(f"{self._path(number)}: this is not a segment of a spool", "move it away")
         records = 1 + int(whole[0, _INTERFACES])
         interfaces = tuple(_interface(row) for row in whole[1:records])
         return Sealed(number, int(whole[0, _BASE]), whole[records:], interfaces)

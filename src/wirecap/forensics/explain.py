@@ -123,9 +123,7 @@ def _flows(loss: Loss) -> list[dict[str, Any]]:
 
 
 def _no_flows(engine: Engine, name: str) -> str:
-    if engine.source.name == "packet":
-        return "the packet engine only counts what the kernel loses: --engine xdp samples it"
-    return f"packets lost as {name} are counted, not sampled"
+    return engine.source.unsampled or f"packets lost as {name} are counted, not sampled"
 
 
 def _advice(engine: Engine, loss: Loss, ring: int | None, tell: Tell | None) -> tuple[list[Advice], str | None]:

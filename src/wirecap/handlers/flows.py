@@ -42,6 +42,7 @@ class Flows(Handler):
     name = "flows"
     process = staticmethod(process)
     has_result = True
+    exports = True
     divides = False  # a flow's packets may be anywhere in a file
 
     def __init__(
@@ -126,7 +127,7 @@ class Flows(Handler):
             )
         except (OSError, MemoryError):
             raise WirecapError(
-                f"handler flows: there is no memory for max={self._capacity} flows", "write a smaller flows:max="
+                f"handler flows: not enough memory for max={self._capacity} flows", "write a smaller flows:max="
             ) from None
         self._tables.append(table)
         return table.state(self._engine.pool.control.ctypes.data)

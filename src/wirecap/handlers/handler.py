@@ -103,6 +103,8 @@ class Handler:
     """Whether it needs a handler thread whose loop is in Python."""
     has_result: ClassVar[bool] = False
     """Whether the summary lists its result."""
+    exports: ClassVar[bool] = False
+    """Whether it has records to put where ``--to`` says."""
     divides: ClassVar[bool] = True
     """Whether parts of one file may be handled apart, if files can (``fold``)."""
 

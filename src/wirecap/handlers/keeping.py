@@ -14,6 +14,7 @@ from wirecap.handlers.keep import KeepWriter
 from wirecap.handlers.triggers import Triggers
 from wirecap.handlers.write import Writer
 from wirecap.kernels.base import jit
+from wirecap.linux.probes import available_memory_bytes
 from wirecap.source.source import Source
 from wirecap.units import format_duration_ns, format_size
 
@@ -35,6 +36,7 @@ class Keeping(Writer):
 
     def check(self, source: Source) -> None:
         self._source = source
+        self.keep.room(available_memory_bytes())  # refused now, not once everything is compiled
         self.save_on = self._selection(self.keep)
         super().check(source)
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from wirecap.config.capture import FLOWS, SERVE, SHARE, WriteConfig
+from wirecap.config.capture import WriteConfig
 from wirecap.config.forward import ForwardConfig
-from wirecap.config.handlers import HANDLERS
+from wirecap.config.handlers import HANDLERS, is_users, kind_of
 from wirecap.config.serve import ServeConfig
 from wirecap.config.specs import HandlerSpec
 from wirecap.errors import UsageError, suggest
@@ -24,19 +24,21 @@ def complete(
     Raises UsageError for a name that is not in the table, for ``write`` without a file, and for ``to`` without flows.
     """
     for spec in specs:
-        if not _is_users(spec):
-            _home(spec.name)
-    writes = any(spec.name == "write" for spec in specs)
+        if not is_users(spec) and spec.name not in HANDLERS:
+            known = f"use {', '.join(sorted(HANDLERS))}, or your own: ./my.py:function or package.module:object"
+            raise UsageError(f"unknown handler {spec.name!r}", suggest(spec.name, HANDLERS) or known)
+    kinds = [kind_of(spec) for spec in specs]
+    writes = any(kind.writes for kind in kinds)
     if writes and forward:
         raise UsageError("forward cannot write a file", "capture on the outgoing side: wirecap capture -w FILE")
-    if any(spec.name == SHARE for spec in specs) and (len(specs) > 1 or write or forward):
+    if any(kind.lends for kind in kinds) and (len(specs) > 1 or write or forward):
         raise UsageError(
             "handler share lends whole chunks to other programs, and works alone",
             "leave -w, --print and other handlers out: a program that reads what is shared can write it",
         )
-    if any(spec.name == SERVE for spec in specs) != (serve is not None):
+    if any(kind.serves for kind in kinds) != (serve is not None):
         raise UsageError("the handler serve needs a place for its clients to connect", "use wirecap serve")
-    flows = sum(spec.name == FLOWS for spec in specs)
+    flows = sum(kind.exports for kind in kinds)
     if to and not flows:
         raise UsageError(f"--to {to[0]}: only the handler flows has records to put there", "use the handler flows")
     if flows > 1:
@@ -46,40 +48,26 @@ def complete(
     return [*specs, *([HandlerSpec("write")] if write and not writes else [])]
 
 
-def _is_users(spec: HandlerSpec) -> bool:
-    """Whether the handler is a user's own: ``package.module:object``, ``./file.py:object``, or passed by a program."""
-    return spec.given is not None or ":" in spec.name
-
-
-def _home(name: str) -> str:
-    if name not in HANDLERS:
-        known = f"use {', '.join(sorted(HANDLERS))}, or your own: ./my.py:function or package.module:object"
-        raise UsageError(f"unknown handler {name!r}", suggest(name, HANDLERS) or known)
-    return HANDLERS[name]
-
-
-def _named(name: str) -> type[Handler]:
-    module, _, kind = _home(name).partition(":")
-    found: type[Handler] = getattr(import_module(module), kind)
+def _class_at(home: str) -> type[Handler]:
+    module, _, name = home.partition(":")
+    found: type[Handler] = getattr(import_module(module), name)
     return found
 
 
 def make(spec: HandlerSpec, setting: Setting) -> Handler:
     """The handler that a spec names."""
-    if _is_users(spec):
+    if is_users(spec):
         from wirecap.handlers.user import load_handler
 
         return bind(load_handler(spec.name) if spec.given is None else spec.given, spec.options)
-    if spec.name == "write" and setting.write and setting.write.keep:
-        from wirecap.handlers.keeping import Keeping
-
-        return Keeping.make(spec.options, setting)
-    return _named(spec.name).make(spec.options, setting)
+    kind = kind_of(spec)
+    keeps = setting.write is not None and setting.write.keep is not None
+    return _class_at(kind.keeping if keeps and kind.keeping else kind.home).make(spec.options, setting)
 
 
 def has_result(spec: HandlerSpec) -> bool:
     """Whether the summary lists the handler's result."""
-    return _is_users(spec) or _named(spec.name).has_result
+    return is_users(spec) or _class_at(kind_of(spec).home).has_result
 
 
 def bind(given: Any, options: Mapping[str, str] | None = None) -> Handler:

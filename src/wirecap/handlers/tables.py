@@ -66,10 +66,12 @@ class Histogram(TableSpec):
 
     def __init__(self, *names: str, edges: Iterable[int] | None = None) -> None:
         if len(names) > 1 or names[:1] == ("src",) or names[:1] == ("dst",):
-            raise UsageError(f"a histogram of {' and '.join(names)}", "it takes one field that is a number")
+            raise UsageError(f"cannot make a histogram of {' and '.join(names)}", "name one field that is a number")
         given = (0, *_POWERS) if edges is None else tuple(edges)
         if not given or not all(map(_is_int64, given)) or list(given) != sorted(set(given)):
-            raise UsageError(f"the edges of a histogram are {list(given)}", "give ascending whole numbers of 64 bits")
+            raise UsageError(
+                f"unsupported edges of a histogram: {list(given)}", "give ascending whole numbers of 64 bits"
+            )
         self.kind = Kind(HISTOGRAM, _checked(names), 0, tuple(int(edge) for edge in given))
 
 
@@ -95,14 +97,14 @@ def _checked(names: tuple[str, ...]) -> tuple[str, ...]:
         if name not in k.NAMES:
             six = "src and dst are the addresses of either IP version" if name in ("ip6.src", "ip6.dst") else ""
             raise UsageError(
-                f"{name!r} is no field of a packet", six or suggest(str(name), k.NAMES) or "docs/handlers.md lists them"
+                f"packets have no field {name!r}", six or suggest(str(name), k.NAMES) or "docs/handlers.md lists them"
             )
     return names
 
 
 def _size(capacity: int) -> int:
     if not isinstance(capacity, int) or not 0 < capacity <= _MOST_KEYS:
-        raise UsageError(f"a capacity of {capacity!r} keys", f"1 to {_MOST_KEYS:,} are possible")
+        raise UsageError(f"unsupported capacity: {capacity!r} keys", f"use 1 to {_MOST_KEYS:,}")
     return capacity
 
 

@@ -66,7 +66,7 @@ class Triggers:
         self._engine: Engine | None = None
         self._looked_ns, self._lost = 0, 0
         self._tables: list[_Table] = []
-        self._collecting = threading.Lock()  # for writers alone, and none holds it for long
+        self._taking = threading.Lock()  # for writers alone, and none holds it for long
         self._looking = 0  # writers
         self.stream_ns = 0
         """The time of the last packet, which is now where packets come from a file."""
@@ -75,9 +75,9 @@ class Triggers:
         """Also take what compiled handlers fire: what each trigger is called, and its table."""
         self._tables += [_Table(name, table) for name, table in tables]
 
-    def collect(self) -> None:
+    def take_fired(self) -> None:
         """Take what compiled handlers fired."""
-        if self._tables and self._collecting.acquire(blocking=False):
+        if self._tables and self._taking.acquire(blocking=False):
             try:
                 for table in self._tables:
                     for first, last in table.fresh():
@@ -85,7 +85,7 @@ class Triggers:
                     for begin, end in table.longer():
                         self.extend(begin, end + self.config.after_ns)
             finally:
-                self._collecting.release()
+                self._taking.release()
 
     def attach(self, engine: Engine) -> None:
         """Before the first packet; for each writer."""
@@ -127,7 +127,7 @@ class Triggers:
 
     def end(self) -> None:
         """A writer has looked through all its packets."""
-        with self._collecting:
+        with self._taking:
             self._looking -= 1
 
     @property
@@ -137,7 +137,7 @@ class Triggers:
 
     def take(self, writer: int) -> list[Span]:
         """What fired since that writer last asked."""
-        self.collect()
+        self.take_fired()
         inbox, spans = self._inboxes[writer], []
         while inbox:
             spans.append(inbox.popleft())

@@ -128,7 +128,7 @@ class Writer(Follower):
             return
         devices = beside == Path("/dev") or beside.is_relative_to("/proc")  # also of a redirected /dev/stdout
         if several and (devices or not stat.S_ISREG(mode)):
-            what = "is a folder" if stat.S_ISDIR(mode) else "is no file on a disk"
+            what = "is a folder" if stat.S_ISDIR(mode) else "is not a file on a disk"
             raise UsageError(f"{path}: {what}, and cannot be split or bounded", "give -w the name of a file")
 
     def _bound(self, source: Source) -> None:

@@ -36,7 +36,7 @@ TUNNELS = {"lo", "tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "
 
 
 @dataclass(frozen=True)
-class Nic:
+class VethPair:
     """One pair as it is now."""
 
     inside: str
@@ -54,7 +54,7 @@ class Testbed:
 
     name: str
     namespace: bool
-    nics: tuple[Nic, ...]
+    nics: tuple[VethPair, ...]
 
     __test__ = False  # tells pytest that this is not a test class
 
@@ -112,7 +112,7 @@ def status(name: str = NAME) -> Testbed:
         if facts:
             queues = min(facts.rx_queues, facts.tx_queues, end.rx_queues, end.tx_queues)
             both_up = facts.up and end.up
-            nics.append(Nic(facts.name, outside, queues, facts.mtu, both_up, facts.xdp_mode))
+            nics.append(VethPair(facts.name, outside, queues, facts.mtu, both_up, facts.xdp_mode))
     return Testbed(name, True, tuple(nics))
 
 

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Sequence
 from types import FrameType
 
+from wirecap.config.sources import may_run_xdp
 from wirecap.linux import capabilities, privileges, seccomp
 
 CAPTURE = "wirecap capture "
@@ -39,9 +40,10 @@ class Confinement:
     ) -> None:  # fmt: skip
         self._netns, self._seccomp = netns, seccomp
         self._main, self._others, self._publishing = set[str](), set[str](), set[str]()
+        xdp = bool(engine) and may_run_xdp(engine)
         if engine:
-            self._main |= {"CAP_NET_ADMIN", *(capabilities.PACKET if engine == "packet" else capabilities.XDP)}
-        if engine not in ("", "packet"):
+            self._main |= {"CAP_NET_ADMIN", *(capabilities.XDP if xdp else capabilities.PACKET)}
+        if xdp:
             self._main |= {"CAP_PERFMON", "CAP_IPC_LOCK"}
         if netns:
             self._main |= {"CAP_SYS_ADMIN"}
@@ -49,7 +51,7 @@ class Confinement:
             self._main |= {"CAP_KILL"}  # the printer has become another user
         if 0 < port < 1024:
             self._publishing |= {"CAP_NET_BIND_SERVICE"}  # a port in use is tried again
-        if _release() < _MAPS_ARE_FREE and engine not in ("", "packet"):
+        if xdp and _release() < _MAPS_ARE_FREE:
             self._others |= {"CAP_BPF"}
         self._paths = paths
 

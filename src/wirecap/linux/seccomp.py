@@ -72,7 +72,7 @@ socket symlink symlinkat unlink unlinkat
 def require() -> None:
     """Raise UsageError where no filter can be set."""
     if platform.machine() not in _MACHINES:
-        raise UsageError(f"--seccomp knows x86_64 and aarch64, not {platform.machine()}", "leave --seccomp out")
+        raise UsageError(f"--seccomp supports x86_64 and aarch64, not {platform.machine()}", "leave --seccomp out")
     if libc.prctl(_GET_SECCOMP, 0, 0, 0, 0) < 0:
         raise UsageError("--seccomp: this kernel is built without seccomp filters", "leave --seccomp out")
 

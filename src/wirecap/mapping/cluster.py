@@ -57,7 +57,9 @@ class Cluster:
 
     def __init__(self, address: str, alone: bool = False) -> None:
         if not address.startswith(SCHEMES):
-            raise UsageError(f"--on {address}: this is no address of a Dask scheduler", "write --on tcp://HOST:8786")
+            raise UsageError(
+                f"--on {address}: this is not the address of a Dask scheduler", "write --on tcp://HOST:8786"
+            )
         try:
             from distributed import Client, as_completed
         except ImportError:

@@ -87,7 +87,7 @@ def _local(path: str) -> Input:
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", "a capture file must be readable") from None
     if not stat.S_ISREG(status.st_mode):
-        raise UsageError(f"{path}: this is no file, and cannot be read twice", "copy it into a file first")
+        raise UsageError(f"{path}: this is not a file, and cannot be read twice", "copy it into a file first")
     return Input(path, status.st_size, str(status.st_mtime_ns), *_division(start, status.st_size))
 
 

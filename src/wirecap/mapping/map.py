@@ -9,7 +9,7 @@ from os import PathLike
 from typing import Any
 
 from wirecap.api import Outcome
-from wirecap.config.capture import SHARE
+from wirecap.config.handlers import kind_of
 from wirecap.config.specs import HandlerSpec
 from wirecap.errors import UsageError, WirecapError
 from wirecap.files.reader import note_of_times
@@ -21,9 +21,6 @@ from wirecap.mapping.handler_text import HandlerText, loading
 from wirecap.mapping.inputs import inputs_of
 from wirecap.mapping.part import Job
 from wirecap.mapping.workers import Processes, Workers, copies_while, threads
-
-_REFUSED = {"write": "wirecap convert writes files", SHARE: "capture -r with it shares one file",
-            "queue_profiler": "an archive has no queues to tell apart"}  # fmt: skip
 
 
 def map_files(
@@ -73,8 +70,8 @@ def map_files(
 
 
 def _checked(spec: HandlerSpec, to: Sequence[str]) -> HandlerSpec:
-    if spec.given is None and spec.name in _REFUSED:
-        raise UsageError(f"handler {spec.name} cannot be mapped over files", _REFUSED[spec.name])
+    if reason := kind_of(spec).unmapped:
+        raise UsageError(f"handler {spec.name} cannot be mapped over files", reason)
     table.complete([spec], None, None, to)
     return spec
 
@@ -85,11 +82,13 @@ def _workers(on: str | None, count: int | None, alone: bool, copies: Callable[[]
         from wirecap.mapping.cluster import Cluster
 
         if count is not None:
-            raise UsageError("--workers and --on: a cluster has the workers that it has", "leave --workers out")
+            raise UsageError("--workers does not apply to --on: a cluster has its own workers", "leave --workers out")
         return Cluster(on, alone)
     cores = len(os.sched_getaffinity(0))
     if count is not None and not 1 <= count <= 1024:
-        raise UsageError(f"{count} workers: there must be 1 to 1024", f"leave --workers out to use {cores}")
+        raise UsageError(
+            f"unsupported number of workers: {count}", f"use 1 to 1024, or leave --workers out to use {cores}"
+        )
     return Processes(1 if alone else count or cores, copies)
 
 

@@ -36,7 +36,7 @@ def capture(rates: Rates, sort: str, width: int) -> list[Text]:
     up = format_duration_ns(max(0, round(now.elapsed_s * 1e9)))
     state = "   ending" if now.ending else ""
     if (age := age_s(now)) > STALE_S:  # stopped, or out of processor time
-        state += f"   not heard of for {age:.0f} s"
+        state += f"   no news for {age:.0f} s"
     pool = f"{now.engine}, {now.mode}   M {now.M}  R {now.R}  T {now.T} %"
     lines = [Text(now.place, "bold cyan"), Text(f"{pool}   up {up}{state}"), *_queues(rates, sort, width)]
     lines += [Text(line) for line in (*_nics(rates), *_outputs(rates), *_disk(rates), *_serving(now))]

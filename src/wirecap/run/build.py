@@ -48,7 +48,7 @@ def _live_source(config: CaptureConfig, forward: ForwardConfig | None) -> Source
     from wirecap.source import choose
 
     engine = choose.forwarding_engine(config) if forward else choose.engine_of(config)
-    if config.busy_poll and engine != "xdp":
+    if config.busy_poll and not SOURCES[engine].busy_polls:
         raise UsageError(
             f"--busy-poll is for AF_XDP, and this would be captured by the {engine} engine",
             "leave --busy-poll out, or use --engine xdp",

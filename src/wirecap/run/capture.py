@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from wirecap.config.capture import FLOWS, CaptureConfig, WriteConfig, is_spooled
+from wirecap.config.capture import CaptureConfig, WriteConfig, is_spooled
 from wirecap.config.forward import ForwardConfig
 from wirecap.config.keep import trigger_name
 from wirecap.engine import decisions
@@ -131,7 +131,7 @@ def _publisher(
 def _link(application: Pipeline, config: CaptureConfig, publisher: Publisher) -> Link | None:
     """The way on which a broker gets counters, and this capture triggers; None where no flows go to a broker."""
     target = next(filter(is_spooled, config.to), None)
-    flows = next((part for part in application.parts if part.name == FLOWS), None)
+    flows = next((part for part in application.parts if part.exports), None)
     if target is None or flows is None:
         return None
     from wirecap.flows.link import Link

@@ -115,13 +115,13 @@ class PacketWriter:
                 on_wire = _whole("length", "bytes", length, "leave it out if all were captured")
             self._write_one(what, now, on_wire, "", self._plain)
         else:
-            raise UsageError(f"{type(what).__name__} is no packet", "write a chunk, a packet or bytes")
+            raise UsageError(f"{type(what).__name__} is not a packet", "write a chunk, a packet or bytes")
 
     def _write_one(self, data: Any, timestamp: int, length: int, interface: str, described: Interface) -> None:
         bytes_ = np.frombuffer(data, np.uint8).copy() if len(data) else np.zeros(1, np.uint8)
         size = memoryview(data).nbytes
         if size > described.largest:
-            raise UsageError(f"a packet of {size} bytes is longer than any", f"the most is {described.largest}")
+            raise UsageError(f"a packet of {size} bytes is too long", f"write at most {described.largest}")
         if not size <= length < 1 << 32:
             raise UsageError(f"a packet of {size} bytes cannot have had {length} on the wire", "leave length out")
         with self._lock:
@@ -328,7 +328,7 @@ def _size(given: int | str | None) -> Any:
 
 def _time(given: Any) -> int:
     """ns since the epoch.  Raises UsageError for what cannot be that, such as seconds as a float."""
-    hint = "time.time_ns() is now; of seconds make round(seconds * 1e9)"
+    hint = "use time.time_ns() for now, and round(seconds * 1e9) for seconds"
     stamp = _whole("timestamp_ns", "nanoseconds since 1970", given, hint)
     if not 0 <= stamp <= LATEST:
         raise UsageError(f"timestamp_ns must be 0 to {LATEST} nanoseconds since 1970, not {given!r}", hint)

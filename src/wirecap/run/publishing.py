@@ -96,7 +96,7 @@ class Publisher:
         try:
             self._file.put(counters)
         except OSError as error:
-            self._say(f"wirecap top shows this capture no longer: {self._file.path}: {_reason(error)}")
+            self._say(f"wirecap top no longer shows this capture: {self._file.path}: {_reason(error)}")
             self._file.close()
             self._file = None
 

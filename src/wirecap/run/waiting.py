@@ -34,7 +34,9 @@ class Waiting:
     def __call__(self) -> None:
         away = self._engine.source.away()
         if gone := [name for name in away if name not in self._away]:
-            self._display.warn(f"{' and '.join(gone)} is gone: waiting for it to come back (Ctrl-C ends the capture)")
+            are, them = ("is", "it") if len(gone) == 1 else ("are", "them")
+            waits = f"waiting for {them} to come back (Ctrl-C ends the capture)"
+            self._display.warn(f"{' and '.join(gone)} {are} gone: {waits}")
         self._away = away
         if self._live and time.monotonic() >= self._next:
             self._next = time.monotonic() + NEWS_S

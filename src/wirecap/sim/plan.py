@@ -310,7 +310,7 @@ CHUNKS_MOST = 2_000_000
 
 
 @dataclass(frozen=True)
-class Plan:
+class PoolPlan:
     """M, R and T for a demand, and what follows from them; packets of the whole link unless stated otherwise.
 
     Bursts are computed as if no buddy helped: in advanced mode longer bursts survive, and less is lost.
@@ -340,7 +340,7 @@ class Plan:
         return _loss(self.demand, self.M, self.R, packets)
 
 
-def plan(demand: Demand, *, advanced: bool | None = None, M: int | None = None, R: int | None = None) -> Plan:
+def plan(demand: Demand, *, advanced: bool | None = None, M: int | None = None, R: int | None = None) -> PoolPlan:
     """The smallest pools that survive the demanded burst.
 
     If M or R is given, the plan follows from it.  advanced: None chooses advanced mode if the worst queue's handler
@@ -354,7 +354,7 @@ def plan(demand: Demand, *, advanced: bool | None = None, M: int | None = None, 
     if R is None:
         R = max(_chunks(demand, pool.M), spread(demand.queues, T) if advanced else 0)
     pool = replace(pool, R=R)
-    return Plan(
+    return PoolPlan(
         demand, advanced, pool.M, pool.R, T, pool.bytes(demand.queues),
         burst_survived=_survived(demand, pool.M, pool.R),
         burst_loss=_loss(demand, pool.M, pool.R, demand.burst_packets),
@@ -363,7 +363,7 @@ def plan(demand: Demand, *, advanced: bool | None = None, M: int | None = None, 
     )  # fmt: skip
 
 
-def check(found: Plan, tell: Tell | None = None) -> Result | None:
+def check(found: PoolPlan, tell: Tell | None = None) -> Result | None:
     """Simulate the demanded burst with the plan's M, R and T; None if the pools are too large.
 
     Of a long burst only the beginning is simulated, at most CHUNKS_MOST chunks: ``received`` says how much.

@@ -112,6 +112,7 @@ class PacketSource(Source):
     filters_in_kernel = True
     truncates = True
     rejoins_at_work = True
+    unsampled = "the packet engine only counts what the kernel loses: --engine xdp samples it"
 
     def __init__(
         self, ports: Sequence[Port], bytes_per_queue: int, fanout: str = "hash",

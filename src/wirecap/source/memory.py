@@ -57,7 +57,7 @@ class MemorySource(Source):
             at = queues * self._stride + wire * sending
             tx = Ring(at, at + 64, at + 128, at + _HEADER_BYTES, tx_entries)
             at = tx.descriptors + tx_entries * 16
-            wires.equip(wire, -1, tx, Ring(at, at + 64, at + 128, at + _HEADER_BYTES, 2 * tx_entries))
+            wires.put_ring(wire, -1, tx, Ring(at, at + 64, at + 128, at + _HEADER_BYTES, 2 * tx_entries))
         ledger = np.zeros(queues * (r.TIMESTAMPS + self._rx_entries), np.int64)
         self.rings = k.Rings(data.view(np.int64), data.view(np.uint32), ledger)
         self._pool: k.Pool | None = None

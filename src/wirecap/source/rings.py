@@ -20,7 +20,7 @@ ATTACHED = 16384
 
 
 @dataclass(frozen=True)
-class Layout:
+class ArenaLayout:
     """Where packets lie in an arena: the cells of every queue, then every queue's large-packet memory.
 
     span: bytes of a queue's cells; stretch, units: bytes of a queue's large-packet memory, and the units in it.
@@ -41,11 +41,11 @@ class Layout:
         return self.queues * self.span
 
 
-def lay_out(queues: int, cells_per_queue: int, cell: int, share: float) -> Layout:
+def lay_out(queues: int, cells_per_queue: int, cell: int, share: float) -> ArenaLayout:
     """share: bytes of large-packet memory for a byte of cells; 0 for none."""
     span = cells_per_queue * cell
     stretch, units = large.stretch_bytes(cell, int(span * share)) if share else (0, 0)
-    return Layout(queues, span, cell, stretch, units)
+    return ArenaLayout(queues, span, cell, stretch, units)
 
 
 def ring_sizes(cells_per_queue: int, ring: int | None) -> tuple[int, int, int]:
@@ -61,7 +61,7 @@ def ring_sizes(cells_per_queue: int, ring: int | None) -> tuple[int, int, int]:
 
 def equip_queue(
     pool: k.Pool, rings: k.Rings, queue: int, fill: Ring, rx: Ring, socket: int, ledger: int, attached: int,
-    layout: Layout, often: bool = False,
+    layout: ArenaLayout, often: bool = False,
 ) -> None:  # fmt: skip
     """Put a queue's free cells on its stack and the positions of its rings into its words; attach the first cells.
 

@@ -189,6 +189,9 @@ class Source(ABC):
         """Hand over only what the filter selects; False where the handler threads have to do it."""
         return False
 
+    unsampled: ClassVar[str] = ""
+    """Why it has no samples of lost packets, in words, where another source has them."""
+
     def lost_samples(self, queue: int) -> NDArray[np.int64] | None:
         """Rows about lost packets, as linux/xdp_program.py describes them, written meanwhile; None: none are kept.
 

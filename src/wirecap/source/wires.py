@@ -84,7 +84,7 @@ class WireTable:
         first, count = self._routes[queue, :2].tolist()
         return [output.name for output in self.outputs[first : first + count]]
 
-    def equip(self, wire: int, fd: int, tx: af_xdp.Ring, done: af_xdp.Ring) -> None:
+    def put_ring(self, wire: int, fd: int, tx: af_xdp.Ring, done: af_xdp.Ring) -> None:
         """Record where a wire's rings are."""
         equip_ring(self.words[wire], fd, tx, done)
 

@@ -144,69 +144,70 @@ class XdpSource(Source):
             for number, nic in enumerate(nics)
         ]
         self.queues = [SourceQueue(n.name, queue, i) for i, n in enumerate(nics) for queue in n.queues]
-        self._attached, rx_entries, fill_entries = ring_sizes(cells_per_queue, ring)
-        pool_bytes = len(self.queues) * cells_per_queue * cell
-        share = (min(1, spare_bytes / (2 * pool_bytes)) if self._often else 1 / 8) if self._joins else 0
-        self._layout = lay_out(len(self.queues), cells_per_queue, cell, share)
-        self.large_units = self._layout.units
-        size = self._layout.size
-        self.shared = af_xdp.SharedMemory(size) if shared else None
-        self.arena = self.shared.bytes[:size] if self.shared else af_xdp.cells(size)
-        if near:
-            keep_near(self.arena, self.queues, places_of([nic.name for nic in nics]))
-        per_queue = sum(af_xdp.page_round(1024 + n) for n in (rx_entries * 16, fill_entries * 8, 1024))
-        self.wires = wires
-        if wires:
-            wires.lay_out(cell, self._layout.large_at, self._layout.stretch or 1)
-        sending = len(wires.places) * 5 * af_xdp.page_round(1024 + 2 * TX_ENTRIES * 16) if wires else 0
-        self._region = af_xdp.Region(len(self.queues) * (per_queue + 3 * 4096) + sending)
-        self._ledger = make_ledger(sum(nic.rx_queues for nic in nics), rx_entries)
-        self._first_entry = np.cumsum([0, *(nic.rx_queues for nic in nics)]).tolist()
-        self._entry_words = ledger_words(rx_entries)
-        self._choices = choices
+        self.wires, self._choices = wires, choices
         self._remedies: dict[str, str] = {}
         self._notes += wires.notes if wires else []
-        action = {"drop": bpf.XDP_DROP, "host": bpf.XDP_PASS}[unwanted]
+        self._allocate(cells_per_queue, ring, spare_bytes, shared, near)
         self._sets = set_map(filter) if filter else None
-        self._hooks = [
-            Hook(
-                nic.rx_queues,
-                list(nic.queues),
-                Ledger(self._ledger, first, rx_entries),
-                room,
-                self._clock,
-                partial(self._inside_kernel, filter, number) if filter else None,
-                action,
-                self._longest,
-                wide_one,
-                self._polls.map.fd if self._polls and in_polls else None,
-                asked(nic, xdp_mode, by_nic, hashed),
-                nic.index,
-            )
-            for number, (nic, first, wide_one, in_polls) in enumerate(
-                zip(nics, self._first_entry[:-1], wide, self._in_polls, strict=True)
-            )
-        ]
+        self._hooks = self._hooks_with(filter, {"drop": bpf.XDP_DROP, "host": bpf.XDP_PASS}[unwanted], wide)
         self._promiscuous = [Promiscuous(nic.index) for nic in nics] if promiscuous else []
         self._sockets: list[af_xdp.Socket] = []
         self._starts: list[int] = []
         self._rings_full = [0] * len(self.queues)
         self._rings: list[tuple[af_xdp.Ring, af_xdp.Ring]] = []
-        places = {(q.interface, q.queue) for q in self.queues}
-        sent_on = {place: wire for wire, place in enumerate(wires.places)} if wires else {}
-        self._entries = rx_entries, fill_entries
-        for place in self.queues:
-            self._starts.append(self._region.end)
-            first = not self._sockets
-            self._sockets.append(af_xdp.Socket(self._region))
-            self._rings.append(
-                self._equip_socket(self._sockets[-1], first, sent_on.get((place.interface, place.queue)))
-            )
-        self._senders = [(wire, self._open_sender(wire)) for place, wire in sent_on.items() if place not in places]
+        self._open_sockets()
         self.zero_copy = False
         data = self._region.bytes
         ledger = np.frombuffer(self._ledger.mapped(), np.int64)
         self.rings = Rings(data.view(np.int64), data.view(np.uint32), ledger)
+
+    def _allocate(self, cells_per_queue: int, ring: int | None, spare_bytes: int, shared: bool, near: bool) -> None:
+        """Memory for cells, for the rings of all sockets, and for the ledger."""
+        self._attached, rx_entries, fill_entries = ring_sizes(cells_per_queue, ring)
+        self._entries = rx_entries, fill_entries
+        pool_bytes = len(self.queues) * cells_per_queue * self.cell
+        share = (min(1, spare_bytes / (2 * pool_bytes)) if self._often else 1 / 8) if self._joins else 0
+        self._layout = lay_out(len(self.queues), cells_per_queue, self.cell, share)
+        self.large_units = self._layout.units
+        size = self._layout.size
+        self.shared = af_xdp.SharedMemory(size) if shared else None
+        self.arena = self.shared.bytes[:size] if self.shared else af_xdp.cells(size)
+        if near:
+            keep_near(self.arena, self.queues, places_of([nic.name for nic in self._nics]))
+        per_queue = sum(af_xdp.page_round(1024 + n) for n in (rx_entries * 16, fill_entries * 8, 1024))
+        sending = 0
+        if self.wires:
+            self.wires.lay_out(self.cell, self._layout.large_at, self._layout.stretch or 1)
+            sending = len(self.wires.places) * 5 * af_xdp.page_round(1024 + 2 * TX_ENTRIES * 16)
+        self._region = af_xdp.Region(len(self.queues) * (per_queue + 3 * 4096) + sending)
+        self._ledger = make_ledger(sum(nic.rx_queues for nic in self._nics), rx_entries)
+        self._first_entry = np.cumsum([0, *(nic.rx_queues for nic in self._nics)]).tolist()
+        self._entry_words = ledger_words(rx_entries)
+
+    def _hooks_with(self, filter: Program | None, action: int, wide: list[bool]) -> list[Hook]:
+        """A hook for each NIC.  action: for what the filter rejects; wide: whether frames may take several cells."""
+        return [
+            Hook(
+                nic.rx_queues, list(nic.queues), Ledger(self._ledger, self._first_entry[number], self._entries[0]),
+                self.cell - HEADROOM_BYTES, self._clock,
+                partial(self._inside_kernel, filter, number) if filter else None, action, self._longest, wide[number],
+                self._polls.map.fd if self._polls and self._in_polls[number] else None,
+                asked(nic, self._mode, self._by_nic, self._hashed), nic.index,
+            )
+            for number, nic in enumerate(self._nics)
+        ]  # fmt: skip
+
+    def _open_sockets(self) -> None:
+        """A socket for each queue, which sends too if its queue is an outgoing one; and one for each other wire."""
+        sent_on = {place: wire for wire, place in enumerate(self.wires.places)} if self.wires else {}
+        for place in self.queues:
+            self._starts.append(self._region.end)
+            first = not self._sockets
+            self._sockets.append(af_xdp.Socket(self._region))
+            wire = sent_on.get((place.interface, place.queue))
+            self._rings.append(self._equip_socket(self._sockets[-1], first, wire))
+        places = {(q.interface, q.queue) for q in self.queues}
+        self._senders = [(wire, self._open_sender(wire)) for place, wire in sent_on.items() if place not in places]
 
     @classmethod
     def from_config(cls, config: CaptureConfig, forward: ForwardConfig | None) -> Self:
@@ -274,7 +275,7 @@ class XdpSource(Source):
     def _equip_wire(self, socket: af_xdp.Socket, wire: int) -> None:
         assert self.wires
         done = socket.ring(af_xdp.COMPLETION_RING, 2 * TX_ENTRIES)
-        self.wires.equip(wire, socket.fd, socket.ring(af_xdp.TX_RING, TX_ENTRIES), done)
+        self.wires.put_ring(wire, socket.fd, socket.ring(af_xdp.TX_RING, TX_ENTRIES), done)
         socket.prepare_sending(TX_BUDGET, SEND_BUFFER_BYTES)
 
     def equip(self, pool: k.Pool, cells_per_queue: int) -> None:
@@ -284,9 +285,8 @@ class XdpSource(Source):
             fd, place = self._sockets[queue].fd, self.queues[queue]
             ledger = (self._first_entry[place.interface_id] + place.queue) * self._entry_words
             equip_queue(pool, self.rings, queue, fill, rx, fd, ledger, self._attached, self._layout, self._often)
-            pool.queues[queue * k.QUEUE_WORDS + k.ADMITTED_AT] = (
-                ledger + ADMITTED + 1
-            )  # counted before the time is taken
+            counted = ledger + ADMITTED + 1  # before the time is taken
+            pool.queues[queue * k.QUEUE_WORDS + k.ADMITTED_AT] = counted
         self._set_clock()
 
     def kernels(self) -> list[Any]:

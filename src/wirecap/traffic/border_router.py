@@ -25,7 +25,6 @@ BUCKETS = 128
 """Entries of the 82599's RSS indirection table [public]; bucket b is served by queue b modulo the number of queues."""
 SLICE_S = 0.005
 SLICES = 6400
-DURATION_S = SLICE_S * SLICES
 
 ELEPHANT_PPS = 60_000.0
 """With a sixth of the rest near 80 kp/s."""

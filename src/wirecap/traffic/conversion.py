@@ -25,7 +25,7 @@ REASONS = {
     k.NO_ETHERTYPE: "without an EtherType",
     k.NOT_IP: "neither IPv4 nor IPv6",
 }
-UNTAGGED = "without VLAN tags, which an IP interface has not"
+UNTAGGED = "without VLAN tags, which an IP interface does not have"
 NAMES = {
     9: "PPP", 51: "PPPoE", 104: "Cisco HDLC", 105: "802.11", 119: "802.11 with a Prism header",
     127: "802.11 with a radiotap header", 163: "802.11 with an AVS header", 189: "USB", 192: "802.11 with a PPI header",

@@ -34,7 +34,7 @@ from wirecap.kernels.base.linker import link
 
 warnings.filterwarnings("ignore", category=NumbaExperimentalFeatureWarning)  # first-class functions
 
-_WORD, _BYTE, _HALF = ir.IntType(64), ir.IntType(8), ir.IntType(32)
+_WORD, _HALF = ir.IntType(64), ir.IntType(32)
 _POINTER = _WORD.as_pointer()
 
 

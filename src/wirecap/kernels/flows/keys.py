@@ -135,7 +135,7 @@ def put_key(packet, link, original, keys, at):
         poke(keys, at + 2, 0)
         poke(keys, at + 3, near if turned else far)
         tos = load8(packet, network + 1)
-        octets = load16(packet, network + 2)
+        ip_bytes = load16(packet, network + 2)
     else:
         near, far = signed(load64(packet, network + 8)), signed(load64(packet, network + 24))
         near2, far2 = signed(load64(packet, network + 16)), signed(load64(packet, network + 32))
@@ -145,12 +145,12 @@ def put_key(packet, link, original, keys, at):
         poke(keys, at + 2, near if turned else far)
         poke(keys, at + 3, near2 if turned else far2)
         tos = load16(packet, network) >> 4 & 0xFF
-        octets = load16(packet, network + 4)
-        octets += 40 if octets else 0
+        ip_bytes = load16(packet, network + 4)
+        ip_bytes += 40 if ip_bytes else 0
         common |= 1 << IS_IP6
     poke(keys, at + 4, common | (target << PORT_A | source if turned else source << PORT_A | target))
     poke(keys, at + ABOUT, turned | flags << SENT_FLAGS | tos << SENT_TOS | icmp << SENT_ICMP)
-    if octets == 0:  # segmented later, or a jumbogram
-        octets = max(original, packet._captured) - network
-    poke(keys, at + BYTES, octets)
+    if ip_bytes == 0:  # segmented later, or a jumbogram
+        ip_bytes = max(original, packet._captured) - network
+    poke(keys, at + BYTES, ip_bytes)
     return 0

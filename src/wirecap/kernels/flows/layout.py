@@ -15,7 +15,7 @@ from wirecap.kernels.base.kinds import lengths, record, words
 ENTRY_WORDS = 16
 # words of an entry.  A and B are the two ends, of which A has the lower address (the lower port, if they are the same).
 A_HIGH, A_LOW, B_HIGH, B_LOW, KEY, FIRST, LAST = range(7)
-PACKETS, OCTETS, FRAME_OCTETS, CAPTURED, FLAGS, MORE = 7, 9, 11, 13, 14, 15  # three pairs: forward, reverse
+PACKETS, IP_BYTES, FRAME_BYTES, CAPTURED, FLAGS, MORE = 7, 9, 11, 13, 14, 15  # three pairs: forward, reverse
 NEXT_FREE = 0  # in an entry without a flow: the next one of these + 1
 EMPTY_FIRST = (1 << 63) - 1  # FIRST while no packet has come since the last record, and the latest time
 
@@ -28,7 +28,7 @@ TCP_FLAGS = 0xFFF
 # MORE: type of service by direction; ICMP's type and code; whether these are known; origins (origin.py) by direction
 REVERSE_TOS, ICMP, HAS_ICMP, ORIGIN = 8, 16, 32, 33
 # an origin: the interface's place in the source's list + 1, 0 if it has none; IN, OUT or 0
-INTERFACE_MASK, DIRECTION, ORIGIN_BITS, ORIGIN_MASK = 0xFFF, 12, 14, 0x3FFF
+INTERFACE_MASK, DIRECTION, ORIGIN_BITS = 0xFFF, 12, 14
 IN, OUT = 1, 2
 
 IDLE, ACTIVE, END, FORCED, EVICTED = 1, 2, 3, 4, 5
@@ -59,9 +59,6 @@ BLOCK = 64
 KEY_WORDS = 10
 ROOM = 4 * BLOCK
 """Free places in the ring without which a block is not begun, and no flow ended by looking around."""
-
-# a handler's state: addresses of the parts, then their sizes in elements; its last word is the chunk's interface
-PARTS = 7
 
 
 class FlowTable(NamedTuple):

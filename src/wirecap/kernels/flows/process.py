@@ -39,7 +39,7 @@ from wirecap.kernels.flows.layout import (
     FLOW_PACKETS,
     FLOW_TABLE,
     FORCED,
-    FRAME_OCTETS,
+    FRAME_BYTES,
     FROM_B,
     HAS_ICMP,
     HIGH,
@@ -47,6 +47,7 @@ from wirecap.kernels.flows.layout import (
     IDLE_NS,
     INITIATED,
     INNER,
+    IP_BYTES,
     KEY,
     KEY_WORDS,
     LAST,
@@ -57,7 +58,6 @@ from wirecap.kernels.flows.layout import (
     NEVER,
     NEVER_SEEN,
     NOW,
-    OCTETS,
     ORIGIN,
     ORIGIN_BITS,
     OTHER_BYTES,
@@ -204,8 +204,8 @@ def _count(control, entries, due, entry, time, key, keys, original, captured, ar
     poke(entries, base + FIRST, min(peek(entries, base + FIRST), time))
     poke(entries, base + LAST, max(peek(entries, base + LAST), time))
     poke(entries, mine + PACKETS, packets + 1)
-    poke(entries, mine + OCTETS, peek(entries, mine + OCTETS) + peek(keys, key + BYTES))
-    poke(entries, mine + FRAME_OCTETS, peek(entries, mine + FRAME_OCTETS) + original)
+    poke(entries, mine + IP_BYTES, peek(entries, mine + IP_BYTES) + peek(keys, key + BYTES))
+    poke(entries, mine + FRAME_BYTES, peek(entries, mine + FRAME_BYTES) + original)
     poke(entries, base + CAPTURED, peek(entries, base + CAPTURED) + captured)
     if sent:
         flags |= sent << REVERSE_FLAGS * reverse

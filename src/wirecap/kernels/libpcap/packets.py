@@ -142,7 +142,7 @@ def stopped(entry):
 
 
 @inline
-def collect(entry, limit, function, user, timeout_ms):
+def hand_out(entry, limit, function, user, timeout_ms):
     """Call back for up to ``limit`` (0 or less: all) packets of one place, waiting for it; how many, or an error."""
     if stopped(entry):
         return STOPPED

@@ -21,7 +21,7 @@ from wirecap.kernels.libpcap.memory import (
     store64,
     text,
 )
-from wirecap.kernels.libpcap.packets import STOPPED, collect, patience_ms, poll, ring_bell, take
+from wirecap.kernels.libpcap.packets import STOPPED, hand_out, patience_ms, poll, ring_bell, take
 
 memcpy, send, recv = c_function("memcpy", 3), c_function("send", 4), c_function("recv", 4)
 PCAP_ERROR, PCAP_ERROR_ACTIVATED = -1, -4
@@ -249,7 +249,7 @@ def pcap_dispatch(pcap, limit, function, user):
     entry = served(pcap)
     if entry == 0:
         return _dispatch(pcap, limit, function, user, 0, 0)
-    return collect(entry, as_int(limit), function, user, patience_ms(entry))
+    return hand_out(entry, as_int(limit), function, user, patience_ms(entry))
 
 
 @export("pcap_loop", 4)
@@ -260,7 +260,7 @@ def pcap_loop(pcap, limit, function, user):
     limit = as_int(limit)
     left = limit
     while limit <= 0 or left > 0:
-        n = collect(entry, left, function, user, -1)
+        n = hand_out(entry, left, function, user, -1)
         if n < 0:
             return n
         left -= n if limit > 0 else 0

@@ -168,13 +168,14 @@ def test_arrow_and_pandas(chunk_path):
     pytest.importorskip("pyarrow")
     pytest.importorskip("pandas")
     with wirecap.open(chunk_path) as capture:
-        (fields,) = [chunk.decode("ip.ttl") for chunk in capture]
+        (fields,) = [chunk.decode("ip.ttl", "nic_hash") for chunk in capture]
     table = fields.to_arrow().slice(0, 4).to_pydict()
     assert table["src"] == ["192.0.2.1", "192.0.2.1", "f0f1:f2f3:f4f5:f6f7:f8f9:fafb:fcfd:feff", None]
     assert table["src_port"] == [40000, 40000, 5353, None]
     assert table["tcp.flags"] == [0x12, 0x12, None, None]
     assert table["vlan.id"] == [None, 7, None, None]
     assert table["ip.ttl"] == [63, 63, None, None]
+    assert table["nic_hash"] == [None] * 4
     assert table["eth.src"][0] == "06:07:08:09:0a:0b"
     frame = fields.to_pandas()
     assert frame["dst_port"].sum() == 443 * 4 + 53

@@ -186,14 +186,16 @@ def _five_tuple_port(offset: int) -> Callable[[Any], Any]:
     return port
 
 
-@inline
-def has_hash(packet):
+def has_hash(packet):  # type: ignore[no-untyped-def]
     """Whether the NIC has told a hash of the packet."""
     return packet._headers & p.HASHED != 0 and p.front(packet) >> 32 != 0
 
 
+_told = inline(has_hash)
+
+
 def _nic_hash(packet):  # type: ignore[no-untyped-def]
-    return p.front(packet) & 0xFFFFFFFF if has_hash(packet) else 0
+    return p.front(packet) & 0xFFFFFFFF if _told(packet) else 0
 
 
 def _member(name: str) -> Callable[[Any], Any]:

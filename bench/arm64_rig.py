@@ -85,14 +85,14 @@ def _unpacked() -> tuple[Path, Path]:
     """QEMU, and the root of arm64's files; apt is asked when they are not there yet."""
     suite = release()
     known = FOLDER / suite
-    if not known.exists():
+    found = [Path(line) for line in known.read_text().splitlines()] if known.exists() else []
+    if not found or not all(path.exists() for path in found):
         debian = Debian(suite, architecture="arm64")
         root = debian.unpack(*debian.with_dependencies(*DEBIAN))
-        qemu = Debian(NEWER).unpack("qemu-user") / "usr/bin/qemu-aarch64"
+        found = [Debian(NEWER).unpack("qemu-user") / "usr/bin/qemu-aarch64", root]
         FOLDER.mkdir(exist_ok=True)
-        known.write_text(f"{qemu}\n{root}\n")
-    qemu, root = map(Path, known.read_text().split("\n")[:2])
-    return qemu, root
+        known.write_text("\n".join(map(str, found)))
+    return found[0], found[1]
 
 
 def _libpcap(root: Path) -> Path:

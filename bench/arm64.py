@@ -70,7 +70,7 @@ class Pair:
         wanted, made = self._here.kernels(checked), self._there.kernels(checked)
         missing = {path.name for path in wanted.glob("*.code")} - {path.name for path in made.glob("*.code")}
         if missing:
-            print(f"compiling {len(missing)} kernels for arm64", flush=True)
+            print(f"kernels to compile for arm64: {len(missing)}", flush=True)
             self._here.run(ROOT / "bench/arm64_kernels.py", made, *sorted(missing), checked=checked)
 
 

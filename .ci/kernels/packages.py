@@ -25,9 +25,13 @@ class UnavailableError(Exception):
 class Debian:
     """One or more suites of Debian."""
 
-    def __init__(self, *suites: str, installed: bool = False) -> None:
-        """installed: what the machine has already need not be unpacked beside a package."""
-        self._root = CACHE / "apt" / f"{'-'.join(suites)}{'-here' if installed else ''}"
+    def __init__(self, *suites: str, installed: bool = False, architecture: str = "") -> None:
+        """installed: what the machine has already need not be unpacked beside a package.
+
+        architecture: of the packages, by Debian's name; "" for this machine's.
+        """
+        self._root = CACHE / "apt" / "-".join(filter(None, [*suites, architecture, "here" if installed else ""]))
+        self._suffix = f".{architecture}" if architecture else ""
         for folder in ("lists/partial", "archives/partial"):
             (self._root / folder).mkdir(parents=True, exist_ok=True)
         status = self._root / "status"
@@ -49,6 +53,8 @@ class Debian:
             "APT::Sandbox::User": "",
             "Debug::NoLocking": 1,
         }
+        if architecture:
+            settings |= {"APT::Architecture": architecture, "APT::Architectures": architecture}
         self._options = [f"-o{name}={value}" for name, value in settings.items()]
         if sources not in _updated:
             self._apt("apt-get", "update")
@@ -72,7 +78,7 @@ class Debian:
 
     def unpack(self, *packages: str) -> Path:
         """The folder into which the packages, each NAME or NAME=VERSION, have been unpacked together."""
-        folder = CACHE / "unpacked" / re.sub(r"[/:=]", "_", packages[0])
+        folder = CACHE / "unpacked" / (re.sub(r"[/:=]", "_", packages[0]) + self._suffix)
         if folder.exists():
             return folder
         downloads, partial = self._root / "archives", folder.with_name(f"{folder.name}.partial")

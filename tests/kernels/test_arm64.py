@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import ast
 import re
+import struct
+import subprocess
+import sys
 import types
 from collections import Counter
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from interleaving.plain import source_of
+from wirecap.kernels.base import image
 from wirecap.kernels.base.jit import PURE, compiler
 from wirecap.kernels.base.kinds import boolean, i64, none, words
 from wirecap.kernels.base.later import llvm
@@ -27,6 +32,7 @@ from wirecap.kernels.xdp import rings
 
 pytestmark = pytest.mark.skipif(PURE, reason="nothing is compiled in plain Python")
 
+ROOT = Path(__file__).parents[2]
 KERNELS = [
     (work_queues.push, none(words, i64, i64, i64)),
     (work_queues.pop, i64(words, i64, i64)),
@@ -142,3 +148,16 @@ def test_a_weaker_ordering_would_be_seen(weaker, kind):
         expected = accesses(KERNELS[number][0].py_func)
         if kind in expected:
             assert found[kind] == 0, (found, kind)
+
+
+def test_a_kernel_is_compiled_for_another_processor(tmp_path):
+    """bench/arm64_kernels.py puts a kernel's code for arm64 where it is told to; it refuses unknown names."""
+    script, file = ROOT / "bench/arm64_kernels.py", "pool.work_queues.wake_consumer.code"
+    subprocess.run([sys.executable, "-P", script, tmp_path, file], check=True, timeout=60)
+    found = image.read(tmp_path / file)
+    code = found.code[found.executed : found.written or None]
+    assert struct.pack("<I", 0xD65F03C0) in [code[at : at + 4] for at in range(0, len(code), 4)]  # ret
+    ran = subprocess.run(
+        [sys.executable, "-P", script, tmp_path, "none.code"], capture_output=True, text=True, timeout=60
+    )
+    assert (ran.returncode, ran.stderr) == (1, "no such kernels: none.code\n")

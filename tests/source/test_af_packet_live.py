@@ -167,8 +167,9 @@ def test_a_trickle_does_not_use_up_the_ring(testbed):
         blocks = int(rig.engine.pool.queues[w.BLOCKS])
         with Wire(bed.nics[0].outside) as wire:
             for frame in flow_frames(200):
+                taken = int(rig.engine.pool.queues[w.NEXT])
                 wire.send([frame])
-                time.sleep(0.003)  # longer than the kernel keeps a block open
+                until(lambda taken=taken: rig.engine.pool.queues[w.NEXT] > taken)  # the kernel closes a block in time
         until(lambda: rig.engine.summary().total("received") == 200)
         assert rig.engine.pool.queues[w.NEXT] > 10 * blocks
         assert rig.drops() == {}

@@ -141,7 +141,7 @@ WRONG_TOGETHER = {
     'pcap = true\nwrite = "x"\ncapture-comment = "c"\n': ":3: a pcap file cannot hold comments",
     'write = "x"\nready-file = "x"\n': ":2: --ready-file x: the file has another use",
     'interface = ["eth1", "eth1"]': ":1: eth1 is captured twice",
-    'write = "x.pcapng"\nsave-on-drops = 3': ":2: --save-on-drops: nothing is kept that could be saved",
+    'write = "x.pcapng"\nsave-on-drops = 3': ":2: --save-on-drops has no effect without --keep",
 }
 
 

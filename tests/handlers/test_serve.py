@@ -231,7 +231,7 @@ def test_what_others_see(tmp_path):
         assert samples["wirecap_served_packets_total",] == seen.sent
         assert samples["wirecap_client_dropped_packets_total", client.address, "client_behind"] == lost
         assert samples["wirecap_client_waiting_packets", client.address] == client.waiting
-        shown = [str(line) for line in capture(between(counters, counters), "queue")]
+        shown = [str(line) for line in capture(between(counters, counters), "queue", 120)]
         assert f"serving on 127.0.0.1:{one.port}: 1 client, 2 so far; " in "\n".join(shown)
         assert any(f"{client.address} (ip)" in line and f"{lost:,} client behind" in line for line in shown)
         slow.channel.close()

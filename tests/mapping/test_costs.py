@@ -24,6 +24,7 @@ def test_a_short_form(tmp_path):
     assert first.startswith("files of 0.00 GB, handler count")
     assert [re.sub(r": .*", "", line) for line in ratios] == [
         "capture -r / map with one worker, processor time of the commands",
+        "capture -r / map with one worker, time of the commands",
         "two workers as a multiple of one, in the workers' processor time",
     ]
     assert all(float(re.search(r": ([\d.]+) \(", line)[1]) > 0 for line in ratios)

@@ -24,9 +24,7 @@ def complete(
     Raises UsageError for a name that is not in the table, for ``write`` without a file, and for ``to`` without flows.
     """
     for spec in specs:
-        if not is_users(spec) and spec.name not in HANDLERS:
-            known = f"use {', '.join(sorted(HANDLERS))}, or your own: ./my.py:function or package.module:object"
-            raise UsageError(f"unknown handler {spec.name!r}", suggest(spec.name, HANDLERS) or known)
+        _check_name(spec)
     kinds = [kind_of(spec) for spec in specs]
     writes = any(kind.writes for kind in kinds)
     if writes and forward:
@@ -48,6 +46,12 @@ def complete(
     return [*specs, *([HandlerSpec("write")] if write and not writes else [])]
 
 
+def _check_name(spec: HandlerSpec) -> None:
+    if not is_users(spec) and spec.name not in HANDLERS:
+        known = f"use {', '.join(sorted(HANDLERS))}, or your own: ./my.py:function or package.module:object"
+        raise UsageError(f"unknown handler {spec.name!r}", suggest(spec.name, HANDLERS) or known)
+
+
 def _class_at(home: str) -> type[Handler]:
     module, _, name = home.partition(":")
     found: type[Handler] = getattr(import_module(module), name)
@@ -60,6 +64,7 @@ def make(spec: HandlerSpec, setting: Setting) -> Handler:
         from wirecap.handlers.user import load_handler
 
         return bind(load_handler(spec.name) if spec.given is None else spec.given, spec.options)
+    _check_name(spec)
     kind = kind_of(spec)
     keeps = setting.write is not None and setting.write.keep is not None
     return _class_at(kind.keeping if keeps and kind.keeping else kind.home).make(spec.options, setting)

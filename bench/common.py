@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -172,13 +172,13 @@ def _timed(send: Send, sender: LiveFrames) -> tuple[int, float, float]:
     return sent, duration_s, (int(schedule.read_text().split()[1]) - before) / 1e9 / duration_s
 
 
-def present(wanted: str) -> list[str]:
+def present(wanted: str, programs: Mapping[str, Any] = peers.CAPTURES) -> list[str]:
     """The peers of a comma-separated list that are installed; for the others, prints why they are left out."""
     found = []
     for name in filter(None, wanted.split(",")):
-        if name not in peers.CAPTURES:
-            raise WirecapError(f"unknown peer {name!r}", f"use one of {', '.join(peers.CAPTURES)}")
-        reason = peers.CAPTURES[name].available()
+        if name not in programs:
+            raise WirecapError(f"unknown peer {name!r}", f"use one of {', '.join(programs)}")
+        reason = programs[name].available()
         if reason:
             console.print(f"left out: {name}: {reason}")
         else:

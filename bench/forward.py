@@ -101,12 +101,7 @@ def one_way(tool: str, number: int, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def compare(args: argparse.Namespace) -> dict[str, Any]:
-    tools = [OURS]
-    for name in filter(None, args.peers.split(",")):
-        reason = FORWARDERS[name].available()
-        tools += [] if reason else [name]
-        if reason:
-            common.console.print(f"left out: {name}: {reason}")
+    tools = [OURS, *common.present(args.peers, FORWARDERS)]
     runs = [one_way(tool, n, args) for n in range(args.rounds) for tool in common.turned(tools, n)]
     table = Table(
         title=f"forwarding frames of {args.size} bytes, full speed, {args.rounds} rounds", title_justify="left"

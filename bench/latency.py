@@ -128,12 +128,7 @@ def delivery(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def compare(args: argparse.Namespace) -> dict[str, Any]:
-    tools = [OURS]
-    for name in filter(None, args.peers.split(",")):
-        reason = FORWARDERS[name].available()
-        tools += [] if reason else [name]
-        if reason:
-            common.console.print(f"left out: {name}: {reason}")
+    tools = [OURS, *common.present(args.peers, FORWARDERS)]
     rates = args.rates.split(",")
     turns = [(tool, rate) for n in range(args.rounds) for rate in rates for tool in common.turned(tools, n)]
     runs = [forwarded(tool, rate, args) for tool, rate in turns]

@@ -48,7 +48,7 @@ TO_THE_LEFT = ("NIC", "depth, T", "dropped", "offloading")
 _CHUNKS = ("free", "filling", "busy")
 
 
-class Layout(NamedTuple):
+class TableForm(NamedTuple):
     """How the table is made: the bar's characters, columns that are left out, and whether drops by name and offloading
     are on lines of their own below a queue."""
 
@@ -57,30 +57,30 @@ class Layout(NamedTuple):
     below: bool = False
 
 
-LAYOUTS = (
-    Layout(BAR), Layout(SHORT_BAR), Layout(SHORT_BAR, (), True), Layout(SHORT_BAR, _CHUNKS),
-    Layout(SHORT_BAR, _CHUNKS, True), Layout(SHORT_BAR, (*_CHUNKS, "bits"), True),
+FORMS = (
+    TableForm(BAR), TableForm(SHORT_BAR), TableForm(SHORT_BAR, (), True), TableForm(SHORT_BAR, _CHUNKS),
+    TableForm(SHORT_BAR, _CHUNKS, True), TableForm(SHORT_BAR, (*_CHUNKS, "bits"), True),
 )  # fmt: skip
 """The widest first."""
 
 
 def _queues(rates: Rates, sort: str, width: int) -> list[Text]:
-    """The table in the widest layout that fits."""
+    """The table in the widest form that fits."""
     queues = ordered(rates.queues, sort)
     lines: list[Text] = []
-    for layout in LAYOUTS:
-        lines = _table(queues, rates.now, layout)
+    for form in FORMS:
+        lines = _table(queues, rates.now, form)
         if max(len(line) for line in lines if line.no_wrap) <= width:
             break
     return lines
 
 
-def _table(queues: Sequence[QueueRates], now: Counters, layout: Layout) -> list[Text]:
+def _table(queues: Sequence[QueueRates], now: Counters, form: TableForm) -> list[Text]:
     """Not rich's: laying that out twice a second takes a multiple of the time."""
-    left_out = (*layout.left_out, *(("offloading",) if layout.below else ()))
+    left_out = (*form.left_out, *(("offloading",) if form.below else ()))
     headings = [name for name in HEADINGS if name not in left_out]
     rows = [{name: Text(name, "bold") for name in headings}]
-    rows += [_row(each, now, layout) for each in queues]
+    rows += [_row(each, now, form) for each in queues]
     widths = {name: max(len(row[name]) for row in rows) for name in headings}
     lines = []
     for each, row in zip((None, *queues), rows, strict=True):
@@ -91,20 +91,20 @@ def _table(queues: Sequence[QueueRates], now: Counters, layout: Layout) -> list[
             line.append("  ")
         line.rstrip()
         lines.append(line)
-        if each and layout.below:
+        if each and form.below:
             lines += _below(each, now)
     return lines
 
 
-def _row(each: QueueRates, now: Counters, layout: Layout) -> dict[str, Text]:
+def _row(each: QueueRates, now: Counters, form: TableForm) -> dict[str, Text]:
     counters = each.counters
     plain = {
         "NIC": counters.interface, "queue": str(counters.queue), "packets": format_packet_rate(each.received),
         "bits": format_bit_rate(each.bits), "free": str(counters.free_chunks),
         "filling": str(counters.slots.get("filling", 0)), "busy": str(counters.slots.get("captured", 0)),
     }  # fmt: skip
-    dropped = Text(f"{counters.dropped:,}", "red") if layout.below and counters.dropped else _drops(counters)
-    drawn = {"depth, T": bar(each.depth, now.R, now.T, layout.bar), "dropped": dropped}
+    dropped = Text(f"{counters.dropped:,}", "red") if form.below and counters.dropped else _drops(counters)
+    drawn = {"depth, T": bar(each.depth, now.R, now.T, form.bar), "dropped": dropped}
     return {name: Text(text) for name, text in plain.items()} | drawn | {"offloading": _offloading(each, now)}
 
 

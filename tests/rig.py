@@ -5,6 +5,7 @@ Import ``time_limit`` in a conftest.py to give each of a folder's tests LIMIT_S 
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import os
 import signal
@@ -258,6 +259,14 @@ def read_pcapng(path: Path) -> list[Packet]:
     return found
 
 
+def packets_so_far(path: Path) -> int:
+    """Packets of a pcapng file that is being written; -1 while it is not there, or ends within a block."""
+    try:
+        return len(read_pcapng(path))
+    except (AssertionError, OSError, struct.error):
+        return -1
+
+
 def read_pcap(path: Path) -> list[Packet]:
     """Records of a little-endian pcap file (draft-ietf-opsawg-pcap), every record whole."""
     data, at, found = path.read_bytes(), 24, []
@@ -315,13 +324,26 @@ class Wire:
 
     def send(self, frames: Iterable[bytes]) -> None:
         for frame in frames:
-            self._socket.send(frame)
+            send_one(self._socket, frame)
 
     def __enter__(self) -> Wire:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._socket.close()
+
+
+def send_one(sender: socket.socket, frame: bytes) -> None:
+    """Send until the other end has it: a backlog that is full of other tests' packets is no fault (Linux 6.7 tells)."""
+    end = time.monotonic() + 60
+    while True:
+        try:
+            sender.send(frame)
+            return
+        except OSError as error:
+            if error.errno != errno.ENOBUFS or time.monotonic() > end:
+                raise
+        time.sleep(0.001)
 
 
 def flow_frames(count: int, size: int = 60, first: int = 0) -> list[bytes]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rig import Wire, flow_frames, read_pcapng, until
+from rig import Wire, flow_frames, packets_so_far, read_pcapng, until
 from wirecap.cli import main
 
 WIRECAP = [sys.executable, "-P", "-m", "wirecap"]
@@ -90,7 +90,7 @@ def test_a_server_that_is_killed_and_begun_again(testbed, tmp_path):
     first.says("wants src port 1030")
     with Wire(bed.nics[0].outside) as wire:
         wire.send(flow_frames(500))
-        until(lambda: out.exists() and len(read_pcapng(out)) == 1, 60)
+        until(lambda: packets_so_far(out) == 1, 60)
         first.process.kill()
         client.says(f"{address} is gone: waiting for it to come back")
         client.says("not captured yet")
@@ -99,7 +99,7 @@ def test_a_server_that_is_killed_and_begun_again(testbed, tmp_path):
         client.says(f"{address} is back: capturing on it again")
         second.says("wants src port 1030")
         wire.send(flow_frames(500))
-        until(lambda: len(read_pcapng(out)) == 2, 60)
+        until(lambda: packets_so_far(out) == 2, 60)
     client.process.send_signal(signal.SIGINT)
     lines = client.ended()
     second.process.send_signal(signal.SIGINT)

@@ -113,7 +113,7 @@ def test_a_dead_capture_leaves_a_line_and_no_file(folder, tmp_path):
         watch = Watch(folder)
         assert [each.now.pid for each in watch.look()] == [4711]
         process.send_signal(signal.SIGKILL)
-        process.wait(30)
+        process.wait(60)
     assert watch.look() == []
     assert watch.notes == ["capture 4711 on eth1 has died"]
     assert not list(folder.glob("wirecap-*"))

@@ -174,13 +174,13 @@ def test_prometheus_sees_it_all(testbed, folder, tmp_path):
         stack.callback(lambda: [sender.join() for sender in senders])
         stack.callback(ended.set)
         for panel, query in queries().items():
-            until(lambda query=query: server.query(query))
-            assert all(row["value"][1] != "NaN" for row in server.query(query)), panel
+            rows = until(lambda query=query: server.query(query), 60)
+            assert all(row["value"][1] != "NaN" for row in rows), panel
         for query in ("sum(wirecap_received_packets_total) > 0", "sum(wirecap_forwarded_packets_total) > 0",
                       "sum(wirecap_sent_packets_total) > 0", "sum(wirecap_written_bytes_total) > 0"):  # fmt: skip
-            until(lambda query=query: server.query(query))
+            until(lambda query=query: server.query(query), 60)
         until(lambda: server.firing() >= {"WirecapDrops", "WirecapPoolNearlyFull"})
-        assert "WirecapDown" not in server.firing()
+        until(lambda: "WirecapDown" not in server.firing())  # a scrape that took 200 ms has one fire
         watch = Watch(folder)
         assert {each.now.command for each in watch.look()} == {"capture", "forward"}
         until(lambda: all(each.received > 0 for each in watch.look()))

@@ -187,7 +187,7 @@ def test_on_a_terminal(folder, leave):
                 until(lambda: has("no capture is running"))
                 os.write(ours, b"q") if leave == "q" else top.send_signal(leave)
                 until(lambda: has("\x1b[?1049l"))  # the other screen is left
-                assert top.wait(30) == 0
+                assert top.wait(60) == 0
             finally:
                 top.kill()
                 publisher.close()

@@ -131,8 +131,17 @@ def test_killed_capture_leaves_the_interface_clean(testbed):
     capture = Running("--netns", bed.name, "-i", inside)
     assert netns.call(bed.name, netlink.interface, inside).xdp_mode == "native"
     capture.end(signal.SIGKILL)
-    assert netns.call(bed.name, netlink.interface, inside).xdp_mode == ""
-    again = Running("--netns", bed.name, "-i", inside, "-c", "100")
+    until(lambda: netns.call(bed.name, netlink.interface, inside).xdp_mode == "")
+
+    def begun() -> Running | None:
+        """A capture that began: the kernel takes its time to let go of the queue."""
+        next_one = Running("--netns", bed.name, "-i", inside, "-c", "100")
+        if "capturing on" in next_one.said[-1]:
+            return next_one
+        next_one.wait()
+        return None
+
+    again = until(begun, 60)
     send(bed, 100)
     assert "100 packets captured" in again.wait()
 

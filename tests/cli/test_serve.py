@@ -48,6 +48,13 @@ class Started:
         return self.lines
 
 
+def begun(*arguments: str) -> Started | None:
+    """A server that serves: the kernel takes its time to let go of what a killed one had."""
+    server = Started(*arguments)
+    until(lambda: any("serving" in line for line in server.lines) or server.process.poll() is not None, 100)
+    return server if server.process.poll() is None else None
+
+
 @pytest.mark.live
 def test_both_ends(testbed, tmp_path):
     """A server with a filter of its own, and a capture from it with another, into a file: all accounts agree."""
@@ -95,7 +102,7 @@ def test_a_server_that_is_killed_and_begun_again(testbed, tmp_path):
         client.says(f"{address} is gone: waiting for it to come back")
         client.says("not captured yet")
         first.process.wait()
-        second = Started(*line)
+        second = until(lambda: begun(*line), 60)
         client.says(f"{address} is back: capturing on it again")
         second.says("wants src port 1030")
         wire.send(flow_frames(500))

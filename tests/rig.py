@@ -8,13 +8,14 @@ from __future__ import annotations
 import errno
 import faulthandler
 import os
+import secrets
 import signal
 import socket
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -207,6 +208,14 @@ def check_identity(engine: Engine, received: int | None = None) -> None:
     if received is not None:
         assert summary.total("received") == received
     assert summary.refused_recycles == 0
+
+
+def free_port() -> int:
+    """A port of this host that nobody listens on, of those that the kernel gives to nobody else meanwhile."""
+    while True:
+        port = 10_000 + secrets.randbelow(20_000)  # the kernel's own begin at 32768; the tests' dice are alike
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def counted(number: int, size: int = 60) -> bytes:

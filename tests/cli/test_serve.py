@@ -12,15 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from rig import Wire, flow_frames, packets_so_far, read_pcapng, until
+from rig import Wire, flow_frames, free_port, packets_so_far, read_pcapng, until
 from wirecap.cli import main
 
 WIRECAP = [sys.executable, "-P", "-m", "wirecap"]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 class Started:

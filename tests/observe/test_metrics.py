@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import wirecap
-from rig import Gate, Rig, until
+from rig import Gate, Rig, free_port, until
 from wirecap.cli import main
 from wirecap.cli.top import Watch
 from wirecap.config.bounds import Amount, Bounds
@@ -36,9 +36,7 @@ DROPS = Path(__file__).parents[2] / "docs" / "drops.md"
 @pytest.fixture
 def port():
     """One that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    return free_port()
 
 
 def publisher_of(rig, port=None, lines=None):

@@ -20,7 +20,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from forward_rig import Running
-from rig import until
+from rig import free_port, until
 from states import counters_of, queue_of
 from wirecap.cli import main
 from wirecap.cli.metrics import text
@@ -95,12 +95,6 @@ def queries():
                 query = query.replace(name, value)
             found[f"{panel['title']} {target['refId']}"] = query
     return found
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 class Prometheus:

@@ -107,6 +107,7 @@ class Piped:
         lines: list[str] = []
         while not lines or "dropped" not in lines[-1]:
             lines.append(self.line())
+            assert lines[-1], lines
         return lines if lines[0].startswith(f"{packets} ") and len(lines) == 3 else None
 
     def end(self) -> list[str]:

@@ -42,11 +42,12 @@ STAMP_AT = 42
 FULL = "full"
 BURST_S = 1e-4
 """A sender that sleeps between frames keeps up to some 10 kp/s; above that it sends what this time's worth is."""
-SETTLE_S = 0.3
+SETTLE_S, LAST_S = 0.3, 8.0
+"""How often to look for the last frames, and for how long, as a forwarder may stand still."""
 
 
-def send(sender: LiveFrames, rate: str, duration_s: float) -> float:
-    """Send at a rate for a time; the rate that was reached, in packets per second."""
+def send(sender: LiveFrames, rate: str, duration_s: float) -> tuple[float, int]:
+    """Send at a rate for a time; the rate that was reached, in packets per second, and how many were sent."""
     begin = time.monotonic()
     if rate == FULL:
         sent = 0
@@ -55,14 +56,14 @@ def send(sender: LiveFrames, rate: str, duration_s: float) -> float:
     else:
         pps = parse_mean_rate(rate)
         sent = sender.send_paced(round(pps * duration_s), pps, max(1, round(pps * BURST_S)))
-    return sent / (time.monotonic() - begin)
+    return sent / (time.monotonic() - begin), sent
 
 
 def receive(interface: str, namespace: str) -> None:
     """Another process: take chunks until SIGINT, then print how long their packets took, in ns."""
     with wirecap.open(interface, netns=namespace) as capture:
-        print("ready", flush=True)
         signal.signal(signal.SIGINT, lambda *_: capture.stop())
+        print("ready", flush=True)
         found = [time.time_ns() - chunk.timestamps.astype(np.int64) for chunk in capture]
     print(json.dumps({"chunks": len(found), **of(np.concatenate(found))}))
 
@@ -78,7 +79,7 @@ def deliver(rate: str, args: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, __file__, "--receive", nic.inside, common.NAME]
     with Child(command) as child, LiveFrames(nic.outside, synthetic.udp(args.size)) as sender:
         child.wait_for("^ready", 180)
-        reached = send(sender, rate, args.duration)
+        reached, _ = send(sender, rate, args.duration)
         time.sleep(SETTLE_S)
         found = json.loads(child.end(signal.SIGINT).output.strip().splitlines()[-1])
     testbed.down(common.NAME)
@@ -95,9 +96,10 @@ def forwarded(tool: str, rate: str, args: argparse.Namespace) -> dict[str, Any]:
         stopwatch = stack.enter_context(Stopwatch(far.outside, STAMP_AT))
         sender = stack.enter_context(LiveFrames(near.outside, synthetic.udp(args.size), stamp_at=STAMP_AT))
         time.sleep(0.5)
-        reached = send(sender, rate, args.duration)
-        time.sleep(SETTLE_S)
-        counts = np.array(stopwatch.counts())
+        reached, sent = send(sender, rate, args.duration)
+        end = time.monotonic() + LAST_S
+        while (counts := np.array(stopwatch.counts())).sum() < sent and time.monotonic() < end:
+            time.sleep(SETTLE_S)
     testbed.down(common.NAME)
     took = np.repeat((np.arange(counts.size) + 0.5) * Stopwatch.STEP_NS, counts)
     if not took.size:

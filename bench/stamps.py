@@ -69,8 +69,8 @@ def receive(interface: str, namespace: str, kind: str) -> None:
     xdp_program._timestamp = with_proof
     stamps, proofs = [], []
     with wirecap.open(interface, netns=namespace, time_stamps=kind) as capture:
-        print("ready", flush=True)
         signal.signal(signal.SIGINT, lambda *_: capture.stop())
+        print("ready", flush=True)
         for chunk in capture:
             long = chunk.lengths >= WRITTEN_AT + 8
             at = chunk.offsets[long, None] + np.arange(WRITTEN_AT, WRITTEN_AT + 8)

@@ -5,15 +5,17 @@ Import ``time_limit`` in a conftest.py to give each of a folder's tests LIMIT_S 
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import os
+import secrets
 import signal
 import socket
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -208,6 +210,14 @@ def check_identity(engine: Engine, received: int | None = None) -> None:
     assert summary.refused_recycles == 0
 
 
+def free_port() -> int:
+    """A port of this host that nobody listens on, of those that the kernel gives to nobody else meanwhile."""
+    while True:
+        port = 10_000 + secrets.randbelow(20_000)  # the kernel's own begin at 32768; the tests' dice are alike
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
 def counted(number: int, size: int = 60) -> bytes:
     """A packet that carries its number in its first 8 bytes."""
     return number.to_bytes(8, "big") + bytes(size - 8)
@@ -256,6 +266,14 @@ def read_pcapng(path: Path) -> list[Packet]:
         at += size
     assert at == len(whole)
     return found
+
+
+def packets_so_far(path: Path) -> int:
+    """Packets of a pcapng file that is being written; -1 while it is not there, or ends within a block."""
+    try:
+        return len(read_pcapng(path))
+    except (AssertionError, OSError, struct.error):
+        return -1
 
 
 def read_pcap(path: Path) -> list[Packet]:
@@ -314,14 +332,39 @@ class Wire:
         self._socket.bind((interface, 0))
 
     def send(self, frames: Iterable[bytes]) -> None:
-        for frame in frames:
-            self._socket.send(frame)
+        with on_one_cpu():
+            for frame in frames:
+                send_one(self._socket, frame)
 
     def __enter__(self) -> Wire:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._socket.close()
+
+
+@contextmanager
+def on_one_cpu() -> Iterator[None]:
+    """For this thread: frames of a sender that moves to another CPU overtake each other in the kernel's backlogs."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(before)[os.getpid() % len(before)]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def send_one(sender: socket.socket, frame: bytes) -> None:
+    """Send until the other end has it: a backlog that is full of other tests' packets is no fault (Linux 6.7 tells)."""
+    end = time.monotonic() + 60
+    while True:
+        try:
+            sender.send(frame)
+            return
+        except OSError as error:
+            if error.errno != errno.ENOBUFS or time.monotonic() > end:
+                raise
+        time.sleep(0.001)
 
 
 def flow_frames(count: int, size: int = 60, first: int = 0) -> list[bytes]:

@@ -114,7 +114,7 @@ def test_a_real_port(testbed, monkeypatch, capsys):
     undo = shlex.split(shown.strip().splitlines()[-1])
     assert undo == shlex.split(f"ip netns exec {bed.name} ethtool -L {inside} rx 1")
     try:
-        subprocess.run(undo, check=True, capture_output=True, timeout=20)
+        subprocess.run(undo, check=True, capture_output=True, timeout=60)
     except FileNotFoundError:
         pytest.skip("needs ethtool")
     assert netns.call(bed.name, ethtool.channels, inside)[0] == 1

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rig import PCAP_HEADER, Wire, flow_frames, pcap_records, read_pcapng, time_limit, until
+from rig import PCAP_HEADER, Wire, flow_frames, packets_so_far, pcap_records, read_pcapng, time_limit, until
 from wirecap.cli import main
 from wirecap.errors import UsageError, WirecapError
 from wirecap.kernels.base.jit import PURE
@@ -119,18 +119,24 @@ def test_triggers_from_outside(tmp_path, monkeypatch, capfd):
 
         assert b"keeping the last 3 s of packets, in at most " in process.stderr.readline()
 
-        def so_far():
-            return process.stderr.readline()
+        def keeps(number):
+            """Whether SIGUSR1 tells that so many packets have come and are not saved."""
+            process.send_signal(signal.SIGUSR1)
+            lines = [b""]
+            while b"dropped" not in lines[-1]:
+                lines.append(process.stderr.readline())
+                assert lines[-1], lines
+            return b"%d packets still kept, and not saved\n" % number in lines
 
-        process.send_signal(signal.SIGUSR1)
-        until(lambda: b"kept, and not saved" in so_far())
+        until(lambda: keeps(10))
         process.send_signal(signal.SIGUSR2)
-        until(lambda: out.exists() and len(read_pcapng(out)) == 4)
+        until(lambda: packets_so_far(out) == 4)
         send(10, 10)
-        until(lambda: len(read_pcapng(out)) == 6)
+        until(lambda: packets_so_far(out) == 6)
+        until(lambda: keeps(14))
         assert main.run(["trigger", "by hand"]) == 0
         assert capfd.readouterr().out == f"capture {process.pid} saves what it keeps\n"
-        until(lambda: len(read_pcapng(out)) == 10)
+        until(lambda: packets_so_far(out) == 10)
         process.stdin.close()
         error = process.stderr.read().decode()
         assert process.wait(60) == 0
@@ -186,7 +192,7 @@ def test_sighup_changes_triggers_and_bounds(testbed, tmp_path, monkeypatch):
                 assert not (tmp_path / "out.pcapng").exists()
                 assert reload('save-on = "udp"\nlimit = "20MiB"\nmin-free = "1"\n', "reloaded")
                 wire.send(flow_frames(5))
-                until(lambda: (tmp_path / "out.pcapng").exists() and len(read_pcapng(tmp_path / "out.pcapng")) == 15)
+                until(lambda: packets_so_far(tmp_path / "out.pcapng") == 15)
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) == 0
         finally:

@@ -55,8 +55,15 @@ class Running:
 
 
 def send(bed, count: int) -> int:
-    with LiveFrames(bed.nics[0].outside, synthetic.udp(60), sequence_at=42) as sender:
+    """From one CPU, so that the order is kept.  No more than 16,384 are safe while the capture thread stands still."""
+    cpu = min(os.sched_getaffinity(0))
+    with LiveFrames(bed.nics[0].outside, synthetic.udp(60), sequence_at=42, cpu=cpu) as sender:
         return sender.send(count)
+
+
+def closing(lines: list[str]) -> list[str]:
+    """Without what is said while packets are still handled, where that takes a second."""
+    return [line for line in lines if not line.startswith("wirecap: handling ")]
 
 
 def packets(path: Path) -> list[tuple[float, bytes]]:
@@ -71,15 +78,15 @@ def test_signal_ends_with_everything_written(testbed, tmp_path, number):
     bed = testbed(queues=4)
     out, summary = tmp_path / "out.pcap", tmp_path / "summary.json"
     capture = Running("--netns", bed.name, "-i", bed.nics[0].inside, "-w", str(out), "--summary-json", str(summary))
-    assert send(bed, 20_000) == 20_000
+    assert send(bed, 15_000) == 15_000
     lines = capture.end(number)
     assert capture.process.returncode == 0, lines
-    assert lines == ["20000 packets captured", "20000 packets received by filter", "0 packets dropped"]
+    assert closing(lines) == ["15000 packets captured", "15000 packets received by filter", "0 packets dropped"]
     found = packets(out)
-    assert [int.from_bytes(data[42:50], "big") for _, data in found] == list(range(20_000))
+    assert [int.from_bytes(data[42:50], "big") for _, data in found] == list(range(15_000))
     assert [when for when, _ in found] == sorted(when for when, _ in found)
     counted = json.loads(summary.read_text())["packets"]
-    assert counted["received"] == counted["delivered"] == counted["written"] == 20_000
+    assert counted["received"] == counted["delivered"] == counted["written"] == 15_000
 
 
 @pytest.mark.live
@@ -111,7 +118,7 @@ def test_standard_output_feeds_tcpdump(testbed):
     send(bed, 1000)
     with reader.stdout:
         shown = reader.stdout.read()
-    reader.wait(timeout=30)
+    reader.wait(timeout=60)
     capture.end(signal.SIGINT)
     assert shown.count("UDP") == 1000
 
@@ -124,8 +131,17 @@ def test_killed_capture_leaves_the_interface_clean(testbed):
     capture = Running("--netns", bed.name, "-i", inside)
     assert netns.call(bed.name, netlink.interface, inside).xdp_mode == "native"
     capture.end(signal.SIGKILL)
-    assert netns.call(bed.name, netlink.interface, inside).xdp_mode == ""
-    again = Running("--netns", bed.name, "-i", inside, "-c", "100")
+    until(lambda: netns.call(bed.name, netlink.interface, inside).xdp_mode == "")
+
+    def begun() -> Running | None:
+        """A capture that began: the kernel takes its time to let go of the queue."""
+        next_one = Running("--netns", bed.name, "-i", inside, "-c", "100")
+        if "capturing on" in next_one.said[-1]:
+            return next_one
+        next_one.wait()
+        return None
+
+    again = until(begun, 60)
     send(bed, 100)
     assert "100 packets captured" in again.wait()
 
@@ -344,7 +360,7 @@ def test_readiness_of_a_quiet_capture(testbed, tmp_path):
             command = [*base, "--ready-file", str(place)]
             capture = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
             while (told := manager.recv(100)) != b"READY=1":
-                assert told.startswith(b"STOPPING=1\n")  # of the one before
+                assert told.startswith((b"STOPPING=1\n", b"STATUS="))  # of the one before
             said = wait_for(place, capture) if place is ready else first_line(place)
             assert said == f"{capture.pid}\n"
             send(bed, 100)

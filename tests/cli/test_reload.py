@@ -69,19 +69,22 @@ def test_another_filter_and_threshold(testbed, tmp_path):
                 for frame in udp(port, count):
                     wire.send([frame])
 
-            def delivered(number):
-                """Once all that was sent has been judged: SIGUSR1 prints the counters so far."""
+            def judged(delivered, rejected):
+                """Whether all that was sent has been judged: SIGUSR1 prints the counters so far."""
                 capture.process.send_signal(signal.SIGUSR1)
-                return capture.line("captured so far").startswith(f"{number} packets")
+                lines = [capture.line("captured so far")]
+                while "dropped" not in lines[-1]:
+                    lines.append(capture.line("packet"))
+                return lines[0].startswith(f"{delivered} ") and f"{rejected} packets rejected by filter" in lines
 
             send(7000, 50)
             send(8000, 30)
-            until(lambda: delivered(50))
+            until(lambda: judged(50, 30))
             path.write_text(base + 'filter = "udp dst port 8000"\nthreshold = 80\n')
             assert capture.reload("reloaded") == f"wirecap: {path}: reloaded"
             send(7000, 20)
             send(8000, 40)
-            until(lambda: delivered(90))
+            until(lambda: judged(90, 50))
             for text, says in {
                 base + 'filter = "udp prt 1"\n': ":6: filter 'udp prt 1': syntax error",
                 base + 'filter = "tcp"\nchunks = 7\n': ":7: chunks cannot change while packets are captured",
@@ -93,7 +96,7 @@ def test_another_filter_and_threshold(testbed, tmp_path):
                 assert line.startswith("wirecap: the old settings stay: ")
                 assert says in line
             send(8000, 10)
-            until(lambda: delivered(100))
+            until(lambda: judged(100, 50))
         assert capture.end() == 0
     finally:
         capture.process.kill()

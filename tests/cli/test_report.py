@@ -59,7 +59,7 @@ def test_interfaces_with_addresses(testbed, capsys):
         f"link set {inside} down", f"link set {inside} address 02:a1:b2:c3:d4:e5 name {name} mtu 9000",
         f"link set {name} up", f"address add 198.51.100.7/24 dev {name}",
     ):  # fmt: skip
-        subprocess.run(["ip", "netns", "exec", bed.name, "ip", *line.split()], check=True, timeout=20)
+        subprocess.run(["ip", "netns", "exec", bed.name, "ip", *line.split()], check=True, timeout=60)
     main.run(["doctor", "--report", "--netns", bed.name, "-i", name])
     text = capsys.readouterr().out
     assert "- mtu: 9000" in text

@@ -6,13 +6,12 @@ import json
 import os
 import pty
 import re
-import socket
 import sys
 from pathlib import Path
 
 import pytest
 
-from rig import PCAP_HEADER, pcap_records
+from rig import PCAP_HEADER, free_port, pcap_records
 from wirecap.cli import demo, main
 from wirecap.kernels.base.jit import PURE
 
@@ -93,9 +92,8 @@ def test_json_alone_live(name, places, testbed, capfd):
     """The same of commands that need interfaces."""
     bed = testbed(queues=1, nics=2)
     first, second = bed.nics
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    names = {"port": port, "bed": bed.name, "inside": first.inside, "other": second.inside, "outside": first.outside}
+    ends = {"inside": first.inside, "other": second.inside, "outside": first.outside}
+    names = {"port": free_port(), "bed": bed.name, **ends}
     check(LIVE[name].format(**places, **names), capfd)
 
 

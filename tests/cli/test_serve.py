@@ -12,15 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from rig import Wire, flow_frames, read_pcapng, until
+from rig import Wire, flow_frames, free_port, packets_so_far, read_pcapng, until
 from wirecap.cli import main
 
 WIRECAP = [sys.executable, "-P", "-m", "wirecap"]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 class Started:
@@ -46,6 +41,13 @@ class Started:
         self._reader.join()
         assert self.process.returncode == 0, self.lines
         return self.lines
+
+
+def begun(*arguments: str) -> Started | None:
+    """A server that serves: the kernel takes its time to let go of what a killed one had."""
+    server = Started(*arguments)
+    until(lambda: any("serving" in line for line in server.lines) or server.process.poll() is not None, 100)
+    return server if server.process.poll() is None else None
 
 
 @pytest.mark.live
@@ -90,16 +92,16 @@ def test_a_server_that_is_killed_and_begun_again(testbed, tmp_path):
     first.says("wants src port 1030")
     with Wire(bed.nics[0].outside) as wire:
         wire.send(flow_frames(500))
-        until(lambda: out.exists() and len(read_pcapng(out)) == 1, 60)
+        until(lambda: packets_so_far(out) == 1, 60)
         first.process.kill()
         client.says(f"{address} is gone: waiting for it to come back")
         client.says("not captured yet")
         first.process.wait()
-        second = Started(*line)
+        second = until(lambda: begun(*line), 60)
         client.says(f"{address} is back: capturing on it again")
         second.says("wants src port 1030")
         wire.send(flow_frames(500))
-        until(lambda: len(read_pcapng(out)) == 2, 60)
+        until(lambda: packets_so_far(out) == 2, 60)
     client.process.send_signal(signal.SIGINT)
     lines = client.ended()
     second.process.send_signal(signal.SIGINT)

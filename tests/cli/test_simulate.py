@@ -164,7 +164,7 @@ def test_a_run_can_be_interrupted():
         for process in running:
             until(lambda process=process: process.poll() is not None or cpu_seconds(process.pid) > 2.5, 60)
             process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=30)
+            _, errors = process.communicate(timeout=60)
             assert (process.returncode, errors) == (1, "wirecap: interrupted\n")
     finally:
         for process in running:

@@ -113,7 +113,7 @@ def _live_pcapy(pcapy: Any, device: str) -> dict[str, Any]:
     reader.setfilter(NEITHER_LOOKS_AT)
     tell("SECOND")
     filtered: list[str] = []
-    returned, until = 0, time.monotonic() + 20
+    returned, until = 0, time.monotonic() + 60
     while len(filtered) < FRAMES // 2 and time.monotonic() < until:
         returned += reader.dispatch(-1, lambda header, data: filtered.append(data.hex()))
     facts["dispatch"] = returned, filtered
@@ -135,7 +135,7 @@ def _live_pypcap(pcap: Any, device: str) -> dict[str, Any]:
     facts: dict[str, Any] = {"link": (reader.datalink(), reader.dloff, reader.snaplen, reader.name, reader.precision)}
     tell("READY")
     packets: list[Any] = []
-    reader.loop(FRAMES, lambda when, data, x: packets.append((abs(when - time.time()) < 10, data.hex(), x)), "x")
+    reader.loop(FRAMES, lambda when, data, x: packets.append((abs(when - time.time()) < 100, data.hex(), x)), "x")
     facts["loop"] = packets
     reader.setfilter(NEITHER_LOOKS_AT)
     tell("SECOND")

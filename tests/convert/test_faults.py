@@ -131,7 +131,7 @@ def test_an_interruption_leaves_whole_files(trace: Path, tmp_path: Path) -> None
             time.sleep(0.02)
         child.send_signal(signal.SIGINT)
         told = child.stderr.read().decode().splitlines()
-        assert child.wait(30) == 1
+        assert child.wait(60) == 1
     packets = cb.read(out, 1000)
     assert told[-1] == "wirecap: interrupted"
     assert f"{len(packets)} packets written" in told

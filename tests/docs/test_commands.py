@@ -118,10 +118,23 @@ def cache() -> str:
     return str(cache_root())
 
 
-def finish(running: subprocess.Popen[str], started_s: float, long_s: float) -> str:
+def begin(running: subprocess.Popen[str], started_s: float) -> str:
+    """Wait until a command that goes on has begun, or has ended: others may send to it then.  What it said."""
+    assert running.stderr
+    said = ""
+    os.set_blocking(running.stderr.fileno(), False)
+    with selectors.DefaultSelector() as ready:
+        ready.register(running.stderr, selectors.EVENT_READ)
+        while not BEGUN.search(said) and running.poll() is None and time.monotonic() - started_s < LINE_S:
+            if ready.select(0.1):
+                said += running.stderr.read() or ""
+    return said
+
+
+def finish(running: subprocess.Popen[str], started_s: float, long_s: float, said: str = "") -> str:
     """Wait for a command; one that has begun to capture or to send gets Ctrl-C after some time.  What it said."""
     assert running.stderr
-    said, begun_s, interrupted = "", 0.0, False
+    begun_s, interrupted = 0.0, False
     os.set_blocking(running.stderr.fileno(), False)
     with selectors.DefaultSelector() as ready:
         ready.register(running.stderr, selectors.EVENT_READ)
@@ -207,17 +220,18 @@ def run_block(block: Block, place: Place, folder: Path, name: str) -> set[str]:
             bare = re.sub(r"\s+#[^'\"]*$", "", command).rstrip()
             running, now = place.start(bare.removesuffix("&"), folder, before), time.monotonic()
             if bare.endswith("&") and not bare.endswith("&&"):
-                behind.append((number, command, running, now))
+                behind.append((number, command, running, now, ""))
+                behind[-1] = (number, command, running, now, begin(running, now))
                 continue
             missing |= judge(
                 f"{name}:{number}: {command}",
                 running,
                 finish(running, now, WHOLE_S if ENDS.search(command) else LONG_S),
             )
-        for number, command, running, now in behind:
-            missing |= judge(f"{name}:{number}: {command}", running, finish(running, now, 0.0))
+        for number, command, running, now, said in behind:
+            missing |= judge(f"{name}:{number}: {command}", running, finish(running, now, 0.0, said))
     finally:
-        for _, _, running, _ in behind:
+        for _, _, running, *_ in behind:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(running.pid, signal.SIGKILL)
     return missing

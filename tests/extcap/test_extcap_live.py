@@ -168,7 +168,10 @@ def rights(pid: int) -> tuple[bool, set[int], set[str]]:
     mask, others, settled = sum(1 << capabilities.BITS[name] for name in KEPT), set(), set()
     main = 0
     for task in Path(f"/proc/{pid}/task").iterdir():
-        text = (task / "status").read_text()
+        try:
+            text = (task / "status").read_text()
+        except OSError:  # it has just ended
+            continue
         found = int(re.search(r"CapPrm:\s*(\w+)", text)[1], 16)
         settled.add(re.search(r"NoNewPrivs:\s*(\d)", text)[1])
         if int(task.name) == pid:

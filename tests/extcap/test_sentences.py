@@ -138,4 +138,7 @@ def test_wrong_calls(capsys, words, says):
 def test_what_a_later_wireshark_adds_is_let_pass(capsys):
     """An unknown word of the protocol changes nothing; an option of ours has its value beside it or after =."""
     words = ["--extcap-interfaces", "--extcap-locale=de", "--extcap-later", "3", "--extcap-last"]
-    assert answer(capsys, *words) == answer(capsys, "--extcap-interfaces")
+    before, asked, plain = None, [], []
+    while before != (there := sorted(socket.if_nameindex())):  # tests beside this one make interfaces, too
+        before, asked, plain = there, answer(capsys, *words), answer(capsys, "--extcap-interfaces")
+    assert asked == plain != []

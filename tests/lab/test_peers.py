@@ -28,6 +28,8 @@ def test_every_packet_is_accounted_for(testbed: Make, name: str) -> None:
     bed = testbed(queues=2, gro=peer_type.needs_gro)
     nic = bed.nics[0]
     with peer_type(nic.inside, bed.name, cpu=1) as peer, LiveFrames(nic.outside, synthetic.udp(), cpu=0) as sender:
+        if peer.polls:
+            peer.settle_s = 8.0  # it may stand still, and nobody can see that
         assert sender.send_paced(COUNT, 10_000) == COUNT
         caught = peer.stop()
     assert (caught.delivered, caught.dropped) == (COUNT, 0)
@@ -46,7 +48,7 @@ def test_files_hold_the_packets(testbed: Make, tmp_path: Path, name: str) -> Non
     file = tmp_path / "caught"
     with (
         peer_type(bed.nics[0].inside, bed.name, file) as peer,
-        LiveFrames(bed.nics[0].outside, synthetic.udp()) as sender,
+        LiveFrames(bed.nics[0].outside, synthetic.udp(), cpu=0) as sender,
     ):
         sender.send_paced(1000, 10_000)
         assert peer.stop().delivered == 1000
@@ -66,7 +68,7 @@ def test_tcpreplay_tells_what_it_sent(testbed: Make, tmp_path: Path) -> None:
     bed = testbed(queues=1)
     sent = peers.tcpreplay(bed.nics[0].outside, trace, ("--multiplier=1.0",))
     assert (sent.packets, sent.failed, sent.truncated) == (10, 0, 0)
-    assert 0.05 < sent.duration_s < 20  # at least what was recorded; how much longer is the machine's matter
+    assert sent.duration_s > 0.05  # at least what was recorded; how much longer is the machine's matter
     with pytest.raises(WirecapError, match="tcpreplay exited with status"):
         peers.tcpreplay(bed.nics[0].outside, tmp_path / "missing.pcap")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 
 import pytest
 
@@ -13,7 +12,7 @@ from wirecap.errors import WirecapError
 from wirecap.lab.process import Child, run
 from wirecap.linux import netns
 
-SLEEP = "import time; print('ready', flush=True); time.sleep(60)"
+SLEEP = "import time; print('ready', flush=True); time.sleep(1000)"
 
 
 def python(code: str) -> list[str]:
@@ -22,13 +21,11 @@ def python(code: str) -> list[str]:
 
 def test_ready_is_seen_while_it_runs() -> None:
     """wait_for() returns as soon as the line is there, and end() gives what the signal made of the process."""
-    start = time.monotonic()
     with Child(python(SLEEP)) as child:
         assert child.wait_for("^rea(dy)$")[1] == "dy"
         assert child.running
         ended = child.end(signal.SIGTERM)
     assert ended.status == -signal.SIGTERM
-    assert time.monotonic() - start < 30
 
 
 def test_an_early_end_shows_the_last_words() -> None:
@@ -94,10 +91,14 @@ def test_no_such_program() -> None:
 def test_cpu_time_and_pinning() -> None:
     """The child runs on the CPU asked for, and its CPU time is its own."""
     cpu = max(os.sched_getaffinity(0))
-    code = "import os, time\nprint(os.sched_getaffinity(0))\nwhile time.process_time() < 0.5: pass"
+    code = (
+        "import os, time\nprint(os.sched_getaffinity(0))\nwhile time.process_time() < 0.5: pass\n"
+        "print(time.process_time())"
+    )
     ended = run(python(code), cpus={cpu})
-    assert f"{{{cpu}}}" in ended.output
-    assert ended.cpu_s == pytest.approx(0.5, abs=0.4)
+    allowed, used_s = ended.output.splitlines()
+    assert allowed == f"{{{cpu}}}"
+    assert ended.cpu_s == pytest.approx(float(used_s), abs=0.4)
 
 
 @pytest.mark.live

@@ -151,7 +151,7 @@ def pair_without_namespace(name: str) -> None:
 def namespace_unnamed_but_alive(name: str) -> None:
     """``ip netns delete`` while a process is inside: the pair lives on, nameless at its other end."""
     lab.up(name, queues=2)
-    sleeper = [sys.executable, "-c", "import time; time.sleep(60)"]
+    sleeper = [sys.executable, "-c", "import time; time.sleep(1000)"]
     sleepers.append(netns.call(name, subprocess.Popen, sleeper))
     netns.delete(name)
 

@@ -131,7 +131,7 @@ def test_a_service_from_start_to_end(testbed, tmp_path):
             assert until("counters")["packets"]["dropped"] == 0
             running.send_signal(signal.SIGINT)
             assert until("ended")["packets"]["received"] >= 0
-            assert running.wait(30) == 0
+            assert running.wait(60) == 0
             assert objects(running.stderr.read()) == []
         finally:
             running.kill()

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import wirecap
-from rig import Gate, Rig, until
+from rig import Gate, Rig, free_port, until
 from wirecap.cli import main
 from wirecap.cli.top import Watch
 from wirecap.config.bounds import Amount, Bounds
@@ -36,9 +36,7 @@ DROPS = Path(__file__).parents[2] / "docs" / "drops.md"
 @pytest.fixture
 def port():
     """One that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    return free_port()
 
 
 def publisher_of(rig, port=None, lines=None):
@@ -62,11 +60,18 @@ def test_a_scrape_says_what_the_engine_counts(folder, port, monkeypatch):
     with Rig(Pipeline([gate.handler]), queues=2, M=4, R=4) as rig:
         publisher = publisher_of(rig, port)
         publisher.start()
+
+        def settled():
+            """Whether all packets are in chunks or lost, and shown so: nothing changes while the gate is closed."""
+            queue, depth = publisher.latest.queues[1], publisher.latest.consumers[1].depth
+            ended = queue.received == 40 == queue.delivered + queue.pending + sum(queue.drops.values())
+            lost = queue.drops["pool_exhausted"] == rig.drops()["pool_exhausted"]
+            return ended and lost and queue.slots["captured"] and depth == rig.engine.depths()[1] > 0
+
         try:
             rig.inject_copies(1, 40)
             until(lambda: rig.drops().get("pool_exhausted"))
-            until(lambda: publisher.latest.queues[1].slots["captured"] and publisher.latest.consumers[1].depth)
-            until(lambda: publisher.latest.queues[1].drops["pool_exhausted"] == rig.drops()["pool_exhausted"])
+            until(settled)
             found = scrape(port)
             nic, lost = rig.source.queues[1].interface, rig.drops()["pool_exhausted"]
             assert found["wirecap_received_packets_total", nic, "1"] == 40
@@ -172,13 +177,20 @@ def test_processor_time_is_the_threads_own(folder):
     """What a handler thread computes is counted for that thread, by the kernel, without its doing."""
     handler = table.make(HandlerSpec.parse("pkt_handler:x=3000"), Setting(Selection(), "", None))
     with Rig(Pipeline([handler]), queues=2, M=16, R=16) as rig:
-        counting = Counting(rig.engine)
-        before = counting()
-        rig.inject_copies(1, 200)
-        rig.done(200)
-        after = counting()
-    spent = [late.seconds - early.seconds for early, late in zip(before.consumers, after.consumers, strict=True)]
-    assert spent[1] > 3 * spent[0]
+        counting, done = Counting(rig.engine), 0
+        before = after = counting()
+
+        def shows():
+            """Handle more packets: the other thread looks round as long as this one waits for its CPU."""
+            nonlocal done, after
+            rig.inject_copies(1, 200)
+            done += 200
+            rig.done(done)
+            after = counting()
+            spent = [b.seconds - a.seconds for a, b in zip(before.consumers, after.consumers, strict=True)]
+            return spent[1] > 3 * spent[0]
+
+        until(shows)
     assert counting().consumers[1].seconds >= after.consumers[1].seconds  # its thread has ended
 
 

@@ -20,7 +20,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from forward_rig import Running
-from rig import until
+from rig import free_port, until
 from states import counters_of, queue_of
 from wirecap.cli import main
 from wirecap.cli.metrics import text
@@ -97,12 +97,6 @@ def queries():
     return found
 
 
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
-
-
 class Prometheus:
     """A server with these targets and our rules, as often as EVERY and without the time that an alert waits."""
 
@@ -174,13 +168,13 @@ def test_prometheus_sees_it_all(testbed, folder, tmp_path):
         stack.callback(lambda: [sender.join() for sender in senders])
         stack.callback(ended.set)
         for panel, query in queries().items():
-            until(lambda query=query: server.query(query))
-            assert all(row["value"][1] != "NaN" for row in server.query(query)), panel
+            rows = until(lambda query=query: server.query(query), 60)
+            assert all(row["value"][1] != "NaN" for row in rows), panel
         for query in ("sum(wirecap_received_packets_total) > 0", "sum(wirecap_forwarded_packets_total) > 0",
                       "sum(wirecap_sent_packets_total) > 0", "sum(wirecap_written_bytes_total) > 0"):  # fmt: skip
-            until(lambda query=query: server.query(query))
+            until(lambda query=query: server.query(query), 60)
         until(lambda: server.firing() >= {"WirecapDrops", "WirecapPoolNearlyFull"})
-        assert "WirecapDown" not in server.firing()
+        until(lambda: "WirecapDown" not in server.firing())  # a scrape that took 200 ms has one fire
         watch = Watch(folder)
         assert {each.now.command for each in watch.look()} == {"capture", "forward"}
         until(lambda: all(each.received > 0 for each in watch.look()))

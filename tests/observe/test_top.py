@@ -120,14 +120,20 @@ def test_a_narrow_terminal(width):
 
 def test_one_look_as_json(folder, capfd, monkeypatch):
     """The object of each capture: the engine's counts, with rates beside them."""
+
+    def measured():
+        """What is shown, once something new is shown within the half second between both looks."""
+        assert main.run(["top", "--once", "--json"]) == 0
+        [found] = json.loads(capfd.readouterr().out)
+        return found["measured_s"] > 0 and found
+
     with Rig(queues=2) as rig:
         publisher = Publisher(Counting(rig.engine), None, print)
         rig.inject_copies(1, 30)
         rig.done(30)
         publisher.start()
         try:
-            assert main.run(["top", "--once", "--json"]) == 0
-            [found] = json.loads(capfd.readouterr().out)
+            found = until(measured)
             assert main.run(["top", "--once", "-i", "none", "--json", "-"]) == 0
             assert json.loads(capfd.readouterr().out) == []
             assert main.run(["top", "--once"]) == 0
@@ -187,7 +193,7 @@ def test_on_a_terminal(folder, leave):
                 until(lambda: has("no capture is running"))
                 os.write(ours, b"q") if leave == "q" else top.send_signal(leave)
                 until(lambda: has("\x1b[?1049l"))  # the other screen is left
-                assert top.wait(30) == 0
+                assert top.wait(60) == 0
             finally:
                 top.kill()
                 publisher.close()

@@ -308,9 +308,9 @@ def send(given: dict[str, Any], make: Callable[[list[Interface]], Opened]) -> No
     bar = Bar(given["quiet"], given["every_s"])
     try:
         jit.prepare([*plan.kernels(), *sender.kernels()], lambda name: bar.say(f"wirecap: compiling {name} (once)"))
-        bar.say(f"wirecap: sending on {names} by {sender.way}" + (f" ({why})" if why else ""))
         session = Session(plan, sender, given["duration_ns"])
         with Interrupts() as interrupts:  # before this, Ctrl-C ends the process: nothing has been sent
+            bar.say(f"wirecap: sending on {names} by {sender.way}" + (f" ({why})" if why else ""))
             try:
                 outcome = netns.call(given["netns"], session.run, bar.show, interrupts.asked)
             except WirecapError as error:

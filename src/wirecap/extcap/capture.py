@@ -25,7 +25,7 @@ from wirecap.extcap.options import OPTIONS
 from wirecap.extcap.toolbar import Toolbar
 from wirecap.observe.live_line import INTERVAL_S, Progress, Snapshot
 
-_PATIENCE_S = 5.0
+_PATIENCE_S = 20.0
 """How long a capture that failed waits for dumpcap to open the FIFO."""
 
 _DEFAULTS = {option.name: option.default for option in OPTIONS}

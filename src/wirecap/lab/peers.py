@@ -44,6 +44,8 @@ class Capture:
     needs_gro: ClassVar[bool] = True
     """AF_PACKET readers only get frames redirected to a veth if GRO is on there; XDP readers do not need it."""
     terminal: ClassVar[bool] = False
+    polls: ClassVar[bool] = False
+    """It never sleeps, so that nobody sees when it has read all packets."""
     ready: ClassVar[str]
 
     def __init__(
@@ -74,6 +76,8 @@ class Capture:
 
     def stop(self) -> Caught:
         time.sleep(self.settle_s)
+        if not self.polls:
+            self._child.wait_until_idle()
         ended = self._child.end(signal.SIGINT)
         delivered, dropped = self.parse(ended.output)
         return Caught(delivered, dropped, ended.cpu_s, ended.output)
@@ -138,6 +142,7 @@ class Dpdk(Capture):
     settle_s = 0.3
     needs_gro = False
     terminal = True  # it buffers its output on a pipe
+    polls = True
     ring = 16384
     buffers = 131072
     driver: ClassVar[str] = ""

@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from wirecap.errors import WirecapError
 from wirecap.linux import netns
@@ -19,6 +20,12 @@ from wirecap.signals import postponed
 
 TOOLS_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
 """PATH with the folders of root's tools, which not every user has on it."""
+
+
+PATIENCE_S = 60.0
+"""How long a program may take to get ready, or to end, where nothing else is asked for."""
+OUTPUT_S = 10.0
+"""How long to wait for the rest of an ended program's output, whose other end a child of it may hold."""
 
 
 def find(program: str) -> str | None:
@@ -110,13 +117,13 @@ class Child:
     def running(self) -> bool:
         return self._process.poll() is None
 
-    def wait_for(self, pattern: str, timeout_s: float = 20.0) -> re.Match[str]:
+    def wait_for(self, pattern: str, timeout_s: float = PATIENCE_S) -> re.Match[str]:
         """Wait until the output matches; WirecapError with the last lines if the program ends or time runs out."""
         limit = time.monotonic() + timeout_s
         while True:
             ended = not self.running
             if ended:
-                self._collector.join(1.0)
+                self._collector.join(OUTPUT_S)
             found = re.search(pattern, self.output, re.MULTILINE)
             if found:
                 return found
@@ -127,7 +134,7 @@ class Child:
                 raise WirecapError(f"{self.command[0]} {how}: {last}")
             time.sleep(0.01)
 
-    def end(self, number: int | None = signal.SIGINT, timeout_s: float = 20.0) -> Ended:
+    def end(self, number: int | None = signal.SIGINT, timeout_s: float = PATIENCE_S) -> Ended:
         """Send a signal (None: let it finish on its own) and wait; kill it if it does not end in time."""
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         if number is not None and self.running:
@@ -140,9 +147,19 @@ class Child:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         if self._process.stdin:
             self._process.stdin.close()
-        self._collector.join(2.0)
+        self._collector.join(OUTPUT_S)
         cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         return Ended(self._process.returncode, self.output, time.monotonic() - self._began, cpu_s)
+
+    def wait_until_idle(self, timeout_s: float = PATIENCE_S) -> None:
+        """Wait until it sleeps and uses no CPU: it has done what there was to do.  For at most ``timeout_s``."""
+        limit, before, looks = time.monotonic() + timeout_s, "", 0
+        while looks < 5 and self.running and time.monotonic() < limit:
+            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+            now = " ".join((fields[0], *fields[11:13]))
+            looks = looks + 1 if now == before and fields[0] == "S" else 0
+            before = now
+            time.sleep(0.02)
 
     def __enter__(self) -> Child:
         return self

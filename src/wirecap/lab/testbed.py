@@ -30,7 +30,7 @@ QUEUES = 4
 MTU = 1500
 MAX_QUEUES = 4096  # veth's own limit, drivers/net/veth.c
 MTU_RANGE = (68, 65535)
-LINK_S = 10.0
+LINK_S = 30.0
 TUNNELS = {"lo", "tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0"}
 """Interfaces that the kernel itself puts into every new namespace."""
 

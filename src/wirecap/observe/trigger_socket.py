@@ -15,7 +15,7 @@ from wirecap.errors import UsageError, WirecapError
 
 SUFFIX = ".trigger"
 _DONE = b"ok"
-_PATIENCE_S, _PAUSE_S = 5.0, 0.1
+_PATIENCE_S, _PAUSE_S = 15.0, 0.1
 _MOST_BYTES = 4096
 
 

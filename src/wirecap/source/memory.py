@@ -98,6 +98,14 @@ class MemorySource(Source):
                     timestamps, len(starts),
                 )  # fmt: skip
 
+    def room(self, queue: int) -> int:
+        """How many packets a sender may inject that waits for a capture thread which stands still, and for no pool that
+        is full: half of what is attached, without what lies there."""
+        assert self._pool is not None
+        half = max(1, self._attached // 2)
+        waiting = ring_counts(self._pool, self.rings, queue)[0]
+        return max(0, half - waiting) if self._pool.queues[queue * k.QUEUE_WORDS + k.FREE_SLOTS] else half
+
     def transmit(self, wire: int, count: int) -> list[bytes]:
         """Take at most ``count`` descriptors from a wire's TX ring and complete them: the frames that ended with them.
 

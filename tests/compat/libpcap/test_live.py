@@ -221,11 +221,10 @@ def test_a_killed_program_gives_everything_back(shared, tmp_path):
         send(shared, 5000)
         until(lambda: not all_read(shared))
         tcpdump.end(signal.SIGKILL)
-    until(lambda: readers(shared) == 0)
+    until(lambda: readers(shared) == 0 and shared.delivered == 5000)
     out = tmp_path / "out.pcap"
     with program(shared, "tcpdump", "-ni", nic, "-c", "100", "-w", str(out)) as tcpdump:
         tcpdump.wait_for(LISTENING)
-        until(lambda: shared.delivered == 5000)
         send(shared, 100, first=5000)
         assert tcpdump.end(None).status == 0
     assert numbers(out) == list(range(5000, 5100))
@@ -353,13 +352,13 @@ def test_packets_right_after_the_greeting_are_seen(shared, monkeypatch, tmp_path
     def greet_and_wait(*arguments) -> None:
         greet(*arguments)
         greeted.set()
-        assert arrived.wait(20)
+        assert arrived.wait(100)
         time.sleep(0.02)  # in which the chunk would reach nobody
 
     monkeypatch.setattr(Share, "_greet", greet_and_wait)
     out = tmp_path / "out.pcap"
     with program(shared, "tcpdump", "-ni", shared.bed.nics[0].inside, "-c", "3", "-w", str(out)) as tcpdump:
-        assert greeted.wait(20)
+        assert greeted.wait(60)
         send(shared, 3)
         until(lambda: sum(counts.received for counts in shared.engine.summary().queues) == 3)
         arrived.set()
@@ -478,7 +477,7 @@ def test_another_users_name_is_not_trusted(testbed, library):
     nic = bed.nics[0].inside
     squat = (
         "import os, socket, time; os.setuid(65534); s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET);"
-        f"s.bind(b'\\0{layout.SOCKET_PREFIX}{nic}'); s.listen(); print('bound', flush=True); time.sleep(60)"
+        f"s.bind(b'\\0{layout.SOCKET_PREFIX}{nic}'); s.listen(); print('bound', flush=True); time.sleep(1000)"
     )
     with Child([sys.executable, "-c", squat], bed.name) as other:
         other.wait_for("bound")

@@ -45,7 +45,7 @@ def send(rig: LiveRig, count: int) -> None:
 
 def unconnected(rig: LiveRig) -> socket.socket:
     made = netns.call(rig.bed.name, socket.socket, socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    made.settimeout(30)
+    made.settimeout(60)
     return made
 
 
@@ -172,7 +172,7 @@ def test_who_holds_an_interfaces_name(testbed, listens):
     name = f"{layout.SOCKET_PREFIX}{bed.nics[0].inside}"
     code = (
         "import os, socket, time; os.setuid(65534); s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET);"
-        f"s.bind('\\0{name}'); {listens} and s.listen(); print('bound', flush=True); time.sleep(60)"
+        f"s.bind('\\0{name}'); {listens} and s.listen(); print('bound', flush=True); time.sleep(1000)"
     )
     with Child([sys.executable, "-c", code], bed.name) as other:
         other.wait_for("bound")

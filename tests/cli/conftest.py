@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from patience import patience
+
+__all__ = ["patience"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import re
 import signal
 import socket
 import struct
@@ -26,6 +27,9 @@ from wirecap.engine.accounting import QueueCounts
 from wirecap.engine.engine import Application, Engine, ThreadLayout
 from wirecap.handlers.handler import Selection
 from wirecap.handlers.pipeline import Pipeline
+from wirecap.kernels.pool import pool as k
+from wirecap.kernels.xdp import rings as r
+from wirecap.lab.process import Child
 from wirecap.lab.testbed import Testbed
 from wirecap.linux import netns
 from wirecap.run import build
@@ -145,6 +149,12 @@ class Rig:
         """``count`` packets of ``size`` zeros arrive at once."""
         zeros = np.zeros(count, np.int64)
         self.source.inject(queue, np.zeros(size, np.uint8), zeros, zeros + size, zeros + time.time_ns())
+
+    def room(self, queue: int = 0) -> int:
+        """How many packets of one cell would find one now: what the NIC sees in the queue's fill ring."""
+        words = self.engine.pool.queues[queue * k.QUEUE_WORDS : (queue + 1) * k.QUEUE_WORDS]
+        halves = self.source.rings.halves
+        return (int(halves[words[r.FILL_PRODUCER]]) - int(halves[words[r.FILL_CONSUMER]])) & 0xFFFFFFFF
 
     def stop(self, give_up: bool = False) -> None:
         if not self.engine.stopped:
@@ -307,21 +317,57 @@ class LiveRig:
 
 
 class Wire:
-    """Sends frames from a testbed's outside, one after the other, through a packet socket."""
+    """Sends frames from a testbed's outside, one after the other, through a packet socket.
+
+    A frame that the veth drops, as the kernel has too many packets of others before it, is sent again, up to TRIES
+    times in a ``send``: a far end that is down drops all.
+    """
+
+    TRIES = 100
 
     def __init__(self, interface: str) -> None:
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self._socket.bind((interface, 0))
+        self._counter = Path(f"/sys/class/net/{interface}/statistics/tx_dropped")
 
     def send(self, frames: Iterable[bytes]) -> None:
+        before, tries = self._dropped(), self.TRIES
         for frame in frames:
             self._socket.send(frame)
+            while tries and (now := self._dropped()) > before:
+                before, tries = now, tries - 1
+                time.sleep(0.01)
+                self._socket.send(frame)
+
+    def _dropped(self) -> int:
+        """What the interface dropped so far; 0 where it is in another namespace than /sys."""
+        try:
+            return int(self._counter.read_text())
+        except OSError:
+            return 0
 
     def __enter__(self) -> Wire:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._socket.close()
+
+
+def captured(child: Child) -> int:
+    """How many packets a running ``wirecap capture`` says that it has, when it is asked."""
+    before = len(_said(child))
+
+    def answered() -> bool:
+        os.kill(child.pid, signal.SIGUSR1)
+        time.sleep(0.05)
+        return len(_said(child)) > before
+
+    until(answered)
+    return _said(child)[-1]
+
+
+def _said(child: Child) -> list[int]:
+    return [int(number) for number in re.findall(r"^(\d+) packets? captured", child.output, re.MULTILINE)]
 
 
 def flow_frames(count: int, size: int = 60, first: int = 0) -> list[bytes]:

@@ -48,10 +48,12 @@ def burst(testbed, tmp_path) -> tuple[dict[str, Any], str, Path]:
         found = _lose(bed, folder)
         for row in found[0]["losses"]:
             main = max(row["drops"], key=row["drops"].get)
-            assert row["slow"] == ("capture thread" if main == "capture_late" else "handler"), row
-        if _worst(found[0])["slow"] == "handler":
+            slow = {"capture thread"} if main == "capture_late" else {"handler", "capture thread"}
+            assert row["slow"] in slow, row
+        worst = _worst(found[0])
+        if worst["slow"] == "handler" and len(worst["flows"]) == 2 and worst["advice"]:
             return found
-    pytest.fail(f"in {TRIES} tries the capture thread was late")
+    pytest.fail(f"in {TRIES} tries the capture thread was late, a second passed between two bursts, or all stood still")
 
 
 def _worst(summary: dict[str, Any]) -> dict[str, Any]:
@@ -69,8 +71,8 @@ def _lose(bed: Any, folder: Path) -> tuple[dict[str, Any], str, Path]:
             with LiveFrames(
                 nic.outside, synthetic.udp(60, source_port=port), cpu=min(os.sched_getaffinity(0))
             ) as sender:
-                assert sender.send(count) == count
-        ended = child.end(signal.SIGINT)
+                assert sender.send(count) > 0.9 * count
+        ended = child.end(signal.SIGINT, 60)
     assert ended.status == 0, ended.output
     return json.loads(summary.read_text()), ended.output, page
 

@@ -278,6 +278,7 @@ def test_a_burst_loses_nothing_that_it_would_not_lose_without(tmp_path):
         total, free_slots = 0, rig.engine.pool.queues[k.FREE_SLOTS :]
         for burst in range(40):
             count = M * R // 2 if burst else M * R
+            until(lambda count=count: rig.room() >= count)
             rig.inject_copies(0, count, 200)
             total += count
             rig.done(total)

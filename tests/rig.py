@@ -353,21 +353,21 @@ class Wire:
         self._socket.close()
 
 
-def captured(child: Child) -> int:
-    """How many packets a running ``wirecap capture`` says that it has, when it is asked."""
-    before = len(_said(child))
+def captured(child: Child, what: str = "captured") -> int:
+    """How many packets a running ``wirecap capture`` says that it has captured, when it is asked; or ``received``."""
+
+    def said() -> list[str]:
+        return re.findall(rf"^(\d+) packets? {what}", child.output, re.MULTILINE)
+
+    before = len(said())
 
     def answered() -> bool:
         os.kill(child.pid, signal.SIGUSR1)
         time.sleep(0.05)
-        return len(_said(child)) > before
+        return len(said()) > before
 
     until(answered)
-    return _said(child)[-1]
-
-
-def _said(child: Child) -> list[int]:
-    return [int(number) for number in re.findall(r"^(\d+) packets? captured", child.output, re.MULTILINE)]
+    return int(said()[-1])
 
 
 def flow_frames(count: int, size: int = 60, first: int = 0) -> list[bytes]:

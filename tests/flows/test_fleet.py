@@ -150,7 +150,7 @@ def test_a_spool_is_sent_by_the_next_capture(server, subject, tmp_path):
     assert 1 << 20 >= first.spool.bytes() > (1 << 20) - 4096
     first.discard()
     second = NatsOutput(f"{server.url}/{subject}", Spooling(str(tmp_path / "spool"), 1 << 20))
-    until(lambda: not second.spool.sealed(1))
+    until(lambda: not second.spool.sealed(1), 100)
     second.write(Records(words(100, 10_000)))
     second.close()
     assert second.lost == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import re
@@ -32,7 +33,7 @@ WIRECAP = [sys.executable, "-P", "-m", "wirecap"]
 BURST = 9000
 
 
-TRIES = 5
+TRIES, LONG_S = 5, 400
 
 
 @pytest.fixture
@@ -41,6 +42,8 @@ def burst(testbed, tmp_path) -> tuple[dict[str, Any], str, Path]:
 
     A machine that takes the capture thread's time away makes that the slow one, and is told so: then once more.
     """
+    signal.alarm(LONG_S)  # several captures, the simulation of their losses, and a browser
+    faulthandler.dump_traceback_later(LONG_S + 60, exit=True, file=sys.__stderr__)
     bed = testbed(queues=4)
     for number in range(TRIES):
         folder = tmp_path / str(number)

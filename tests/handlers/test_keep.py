@@ -252,6 +252,7 @@ def test_triggers_from_threads_while_it_writes(tmp_path):
         number = 0
         for round in range(30):
             for queue in range(2):
+                until(lambda queue=queue: rig.room(queue) >= 5)
                 rig.inject(queue, [udp(number + n, QUIET) for n in range(5)])
                 number += 5
             rig.done(number)

@@ -110,8 +110,9 @@ def serving(**options):
 
 @pytest.fixture(autouse=True)
 def hang_up(monkeypatch):
-    """Close what clients left open; wait for none to close, but for any to send its filter."""
+    """Close what clients left open; wait for none to close, but for any to send its filter and to take its packets."""
     monkeypatch.setattr(distribution, "LINGER_S", 0.05)
+    monkeypatch.setattr(distribution, "CLOSING_S", PATIENCE_S)
     monkeypatch.setattr(distribution, "ASKED_S", PATIENCE_S)
     yield
     while opened:

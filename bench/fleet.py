@@ -21,6 +21,7 @@ from typing import Any
 import duckdb
 import numpy as np
 
+from wirecap.errors import WirecapError
 from wirecap.kernels.flows import layout as f
 from wirecap.lab import testbed
 from wirecap.lab.process import Child, find
@@ -49,13 +50,29 @@ class Broker:
     """
 
     def __init__(self, folder: Path, config: str = "", scheme: str = "nats") -> None:
+        self._folder, self._config, self._scheme, self._begun = folder, config, scheme, False
+        self._choose_port()
+
+    def _choose_port(self) -> None:
         with socket.socket() as one:
             one.bind(("127.0.0.1", 0))
             self.port = int(one.getsockname()[1])
-        self._folder, self._config = folder, config
-        self.url = f"{scheme}://127.0.0.1:{self.port}"
+        self.url = f"{self._scheme}://127.0.0.1:{self.port}"
 
     def start(self) -> None:
+        """On another port, if somebody else was given this one before it is known."""
+        while not self._begun:
+            try:
+                self._start()
+                self._begun = True
+                return
+            except WirecapError as error:
+                if "address already in use" not in str(error):
+                    raise
+                self._choose_port()
+        self._start()
+
+    def _start(self) -> None:
         command = [nats_server(), "-js", "-sd", str(self._folder), "-a", "127.0.0.1", "-p", str(self.port)]
         if self._config:
             self._folder.mkdir(parents=True, exist_ok=True)

@@ -53,10 +53,12 @@ def burst(testbed, tmp_path) -> tuple[dict[str, Any], str, Path]:
             main = max(row["drops"], key=row["drops"].get)
             slow = {"capture thread"} if main == "capture_late" else {"handler", "capture thread"}
             assert row["slow"] in slow, row
+        if found[0]["packets"]["dropped"] <= 2 * BURST:  # the sender stood still
+            continue
         worst = _worst(found[0])
         if worst["slow"] == "handler" and len(worst["flows"]) == 2 and worst["advice"]:
             return found
-    pytest.fail(f"in {TRIES} tries the capture thread was late, a second passed between two bursts, or all stood still")
+    pytest.fail(f"in {TRIES} tries the capture thread was late, a second passed between bursts, or something stood still")
 
 
 def _worst(summary: dict[str, Any]) -> dict[str, Any]:

@@ -58,7 +58,9 @@ def burst(testbed, tmp_path) -> tuple[dict[str, Any], str, Path]:
         worst = _worst(found[0])
         if worst["slow"] == "handler" and len(worst["flows"]) == 2 and worst["advice"]:
             return found
-    pytest.fail(f"in {TRIES} tries the capture thread was late, a second passed between bursts, or something stood still")
+    pytest.fail(
+        f"in {TRIES} tries the capture thread was late, a second passed between bursts, or something stood still"
+    )
 
 
 def _worst(summary: dict[str, Any]) -> dict[str, Any]:

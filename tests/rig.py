@@ -281,6 +281,23 @@ def read_pcap(path: Path) -> list[Packet]:
     return found
 
 
+def captured(child: Child, what: str = "captured") -> int:
+    """How many packets a running ``wirecap capture`` says that it has captured, when it is asked; or ``received``."""
+
+    def said() -> list[str]:
+        return re.findall(rf"^(\d+) packets? {what}", child.output, re.MULTILINE)
+
+    before = len(said())
+
+    def answered() -> bool:
+        os.kill(child.pid, signal.SIGUSR1)
+        time.sleep(0.05)
+        return len(said()) > before
+
+    until(answered)
+    return int(said()[-1])
+
+
 class LiveRig:
     """A capture on a testbed's interfaces, run in this process; ``with`` starts it and stops it in any case."""
 
@@ -317,57 +334,21 @@ class LiveRig:
 
 
 class Wire:
-    """Sends frames from a testbed's outside, one after the other, through a packet socket.
-
-    A frame that the veth drops, as the kernel has too many packets of others before it, is sent again, up to TRIES
-    times in a ``send``: a far end that is down drops all.
-    """
-
-    TRIES = 100
+    """Sends frames from a testbed's outside, one after the other, through a packet socket."""
 
     def __init__(self, interface: str) -> None:
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self._socket.bind((interface, 0))
-        self._counter = Path(f"/sys/class/net/{interface}/statistics/tx_dropped")
 
     def send(self, frames: Iterable[bytes]) -> None:
-        before, tries = self._dropped(), self.TRIES
         for frame in frames:
             self._socket.send(frame)
-            while tries and (now := self._dropped()) > before:
-                before, tries = now, tries - 1
-                time.sleep(0.01)
-                self._socket.send(frame)
-
-    def _dropped(self) -> int:
-        """What the interface dropped so far; 0 where it is in another namespace than /sys."""
-        try:
-            return int(self._counter.read_text())
-        except OSError:
-            return 0
 
     def __enter__(self) -> Wire:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._socket.close()
-
-
-def captured(child: Child, what: str = "captured") -> int:
-    """How many packets a running ``wirecap capture`` says that it has captured, when it is asked; or ``received``."""
-
-    def said() -> list[str]:
-        return re.findall(rf"^(\d+) packets? {what}", child.output, re.MULTILINE)
-
-    before = len(said())
-
-    def answered() -> bool:
-        os.kill(child.pid, signal.SIGUSR1)
-        time.sleep(0.05)
-        return len(said()) > before
-
-    until(answered)
-    return int(said()[-1])
 
 
 def flow_frames(count: int, size: int = 60, first: int = 0) -> list[bytes]:

@@ -6,6 +6,7 @@ import json
 import socket
 import struct
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +198,8 @@ def send(interface: str, frames: list[bytes]) -> None:
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as out:
         out.bind((interface, 0))
         for frame in frames:
-            out.send(frame)
+            with suppress(OSError):  # the other end may have no room for it: the capture is in front of that
+                out.send(frame)
 
 
 def test_messages_of_another_release():

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import faulthandler
 import os
-import re
 import signal
 import socket
 import struct
@@ -284,8 +283,9 @@ def read_pcap(path: Path) -> list[Packet]:
 def captured(child: Child, what: str = "captured") -> int:
     """How many packets a running ``wirecap capture`` says that it has captured, when it is asked; or ``received``."""
 
-    def said() -> list[str]:
-        return re.findall(rf"^(\d+) packets? {what}", child.output, re.MULTILINE)
+    def said() -> list[int]:
+        lines = (line.split() for line in child.output.splitlines())
+        return [int(words[0]) for words in lines if words[1:3] in (["packets", what], ["packet", what])]
 
     before = len(said())
 
@@ -295,7 +295,7 @@ def captured(child: Child, what: str = "captured") -> int:
         return len(said()) > before
 
     until(answered)
-    return int(said()[-1])
+    return said()[-1]
 
 
 class LiveRig:

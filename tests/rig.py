@@ -28,6 +28,9 @@ from wirecap.engine.accounting import QueueCounts
 from wirecap.engine.engine import Application, Engine, ThreadLayout
 from wirecap.handlers.handler import Selection
 from wirecap.handlers.pipeline import Pipeline
+from wirecap.kernels.pool import pool as k
+from wirecap.kernels.xdp import rings as r
+from wirecap.lab.process import Child
 from wirecap.lab.testbed import Testbed
 from wirecap.linux import netns
 from wirecap.run import build
@@ -147,6 +150,12 @@ class Rig:
         """``count`` packets of ``size`` zeros arrive at once."""
         zeros = np.zeros(count, np.int64)
         self.source.inject(queue, np.zeros(size, np.uint8), zeros, zeros + size, zeros + time.time_ns())
+
+    def room(self, queue: int = 0) -> int:
+        """How many packets of one cell would find one now: what the NIC sees in the queue's fill ring."""
+        words = self.engine.pool.queues[queue * k.QUEUE_WORDS : (queue + 1) * k.QUEUE_WORDS]
+        halves = self.source.rings.halves
+        return (int(halves[words[r.FILL_PRODUCER]]) - int(halves[words[r.FILL_CONSUMER]])) & 0xFFFFFFFF
 
     def stop(self, give_up: bool = False) -> None:
         if not self.engine.stopped:
@@ -287,6 +296,24 @@ def read_pcap(path: Path) -> list[Packet]:
         assert len(found[-1].data) == captured
         at += 16 + captured
     return found
+
+
+def captured(child: Child, what: str = "captured") -> int:
+    """How many packets a running ``wirecap capture`` says that it has captured, when it is asked; or ``received``."""
+
+    def said() -> list[int]:
+        lines = (line.split() for line in child.output.splitlines())
+        return [int(words[0]) for words in lines if words[1:3] in (["packets", what], ["packet", what])]
+
+    before = len(said())
+
+    def answered() -> bool:
+        os.kill(child.pid, signal.SIGUSR1)
+        time.sleep(0.05)
+        return len(said()) > before
+
+    until(answered)
+    return said()[-1]
 
 
 class LiveRig:

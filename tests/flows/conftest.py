@@ -7,8 +7,17 @@ import pytest
 
 from certificates import certificates
 from rig import time_limit
+from wirecap.flows import broker, nats
 
 __all__ = ["certificates", "time_limit"]
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker may take its time."""
+    monkeypatch.setattr(broker, "CONNECT_S", 30)
+    monkeypatch.setattr(nats, "ACKNOWLEDGE_S", 30.0)
+    monkeypatch.setattr(nats, "LAST_S", 60.0)
 
 
 @pytest.fixture

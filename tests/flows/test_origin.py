@@ -6,6 +6,7 @@ import json
 import socket
 import struct
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from rig import Wire
+from rig import Wire, captured, until
 from wirecap.cli import main
 from wirecap.flows import ipfix
 from wirecap.flows.collecting import _decode
@@ -180,6 +181,8 @@ def test_a_live_interface(engine, testbed, tmp_path):
     child.wait_for("^wirecap: capturing on", 100)
     with Wire(bed.nics[0].outside) as wire:
         wire.send([datagram(1, 2, (5000, 53))] * 3)
+    if engine == "packet":
+        until(lambda: captured(child) == 3)  # those come in before others go out
     netns.call(bed.name, send, near, [datagram(2, 1, (53, 5000))] * 3)
     assert child.end(None, 60).status == 0
     (record,) = [json.loads(line) for line in out.read_text().splitlines()]
@@ -195,7 +198,8 @@ def send(interface: str, frames: list[bytes]) -> None:
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as out:
         out.bind((interface, 0))
         for frame in frames:
-            out.send(frame)
+            with suppress(OSError):  # the other end may have no room for it: the capture is in front of that
+                out.send(frame)
 
 
 def test_messages_of_another_release():

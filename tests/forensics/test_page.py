@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import re
@@ -32,7 +33,7 @@ WIRECAP = [sys.executable, "-P", "-m", "wirecap"]
 BURST = 9000
 
 
-TRIES = 5
+TRIES, LONG_S = 5, 400
 
 
 @pytest.fixture
@@ -41,6 +42,8 @@ def burst(testbed, tmp_path) -> tuple[dict[str, Any], str, Path]:
 
     A machine that takes the capture thread's time away makes that the slow one, and is told so: then once more.
     """
+    signal.alarm(LONG_S)  # several captures, the simulation of their losses, and a browser
+    faulthandler.dump_traceback_later(LONG_S + 60, exit=True, file=sys.__stderr__)
     bed = testbed(queues=4)
     for number in range(TRIES):
         folder = tmp_path / str(number)
@@ -48,10 +51,16 @@ def burst(testbed, tmp_path) -> tuple[dict[str, Any], str, Path]:
         found = _lose(bed, folder)
         for row in found[0]["losses"]:
             main = max(row["drops"], key=row["drops"].get)
-            assert row["slow"] == ("capture thread" if main == "capture_late" else "handler"), row
-        if _worst(found[0])["slow"] == "handler":
+            slow = {"capture thread"} if main == "capture_late" else {"handler", "capture thread"}
+            assert row["slow"] in slow, row
+        if found[0]["packets"]["dropped"] <= 2 * BURST:  # the sender stood still
+            continue
+        worst = _worst(found[0])
+        if worst["slow"] == "handler" and len(worst["flows"]) == 2 and worst["advice"]:
             return found
-    pytest.fail(f"in {TRIES} tries the capture thread was late")
+    pytest.fail(
+        f"in {TRIES} tries the capture thread was late, a second passed between bursts, or something stood still"
+    )
 
 
 def _worst(summary: dict[str, Any]) -> dict[str, Any]:
@@ -69,8 +78,8 @@ def _lose(bed: Any, folder: Path) -> tuple[dict[str, Any], str, Path]:
             with LiveFrames(
                 nic.outside, synthetic.udp(60, source_port=port), cpu=min(os.sched_getaffinity(0))
             ) as sender:
-                assert sender.send(count) == count
-        ended = child.end(signal.SIGINT)
+                assert sender.send(count) > 0.9 * count
+        ended = child.end(signal.SIGINT, 60)
     assert ended.status == 0, ended.output
     return json.loads(summary.read_text()), ended.output, page
 

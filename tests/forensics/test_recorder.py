@@ -19,6 +19,8 @@ from wirecap.kernels.pool.pool import HANDED_CHUNKS
 
 pytestmark = pytest.mark.skipif(PURE, reason="what is lost depends on times")
 M, R = 16, 20
+TRIES = 20
+"""A machine that takes the capture thread's time away makes that the slow one, and is told so: then once more."""
 
 
 def test_nothing_lost_nothing_said():
@@ -27,6 +29,7 @@ def test_nothing_lost_nothing_said():
         recorder = Recorder(rig.engine)
         recorder.start()
         for _ in range(20):
+            until(lambda: rig.room() >= 100)
             rig.inject_copies(0, 100)
             time.sleep(0.001)
         rig.done(2000)
@@ -39,33 +42,42 @@ def test_nothing_lost_nothing_said():
 
 def test_a_burst_too_long_for_the_pool():
     """Queue 1 of 2 loses what R x M cells do not hold: it is said when, why, and which R would have been enough."""
+    for _ in range(TRIES):
+        rows, lost, before, after, in_time = _burst()
+        if in_time and rows[0]["slow"] != "capture thread":
+            break
+    (row,) = rows
+    assert (row["queue"], row["packets"], row["drops"]) == (1, lost, {"pool_exhausted": lost})
+    assert before <= row["first_ns"] <= row["last_ns"] <= after
+    assert row["times_of"] == "counters"
+    assert row["slow"] == "handler"
+    assert row["flows"] == []
+    assert "not sampled" in row["flows_note"]
+    basic, advanced = row["advice"]
+    assert lost < basic["peak_packets"] <= 3000
+    assert 0 <= basic["R"] * M - basic["peak_packets"] < 5 * M
+    assert basic["simulated"]["lost_with_less"] > 0
+    assert advanced["mode"] == "advanced"
+    assert advanced["R"] <= basic["R"]
+    text = "\n".join(lines([row]))
+    assert f"queue 1 lost {lost} packets" in text
+    assert f"-R {basic['R']} (simulated: 0 lost" in text
+
+
+def _burst():
+    """What is explained, packets lost, when it began and ended, and whether it came at once."""
     with Rig(Pipeline([Paced(20_000)]), queues=2, M=M, R=R) as rig:
         before = time.time_ns()
         recorder = Recorder(rig.engine)
         recorder.start()
         rig.inject_copies(0, 100)
+        begun = time.monotonic()
         rig.inject_copies(1, 3000)
+        in_time = time.monotonic() - begun < 0.5
         rig.done(3100)
         rig.stop()
         recorder.stop()
-        after = time.time_ns()
-        lost = rig.drops()["pool_exhausted"]
-        (row,) = explain(recorder)
-        assert (row["queue"], row["packets"], row["drops"]) == (1, lost, {"pool_exhausted": lost})
-        assert before <= row["first_ns"] <= row["last_ns"] <= after
-        assert row["times_of"] == "counters"
-        assert row["slow"] == "handler"
-        assert row["flows"] == []
-        assert "not sampled" in row["flows_note"]
-        basic, advanced = row["advice"]
-        assert lost < basic["peak_packets"] <= 3000
-        assert 0 <= basic["R"] * M - basic["peak_packets"] < 5 * M
-        assert basic["simulated"]["lost_with_less"] > 0
-        assert advanced["mode"] == "advanced"
-        assert advanced["R"] <= basic["R"]
-        text = "\n".join(lines([row]))
-        assert f"queue 1 lost {lost} packets" in text
-        assert f"-R {basic['R']} (simulated: 0 lost" in text
+        return explain(recorder), rig.drops()["pool_exhausted"], before, time.time_ns(), in_time
 
 
 def test_each_time_is_a_loss_of_its_own():
@@ -105,19 +117,27 @@ def test_buddies_get_chunks():
 @pytest.mark.parametrize("behind", [True, False])
 def test_who_is_slow_behind_the_handlers(tmp_path, behind):
     """Where a writer has the chunks it is the writer, or the disk if that is what it waits for."""
-    writer = Writer(WriteConfig(path=str(tmp_path / "out")))
+    for number in range(TRIES):
+        rows = _behind(tmp_path / f"out{number}", behind)
+        if not any(row["slow"] == "capture thread" for row in rows):
+            break
+    for row in rows:
+        assert row["slow"] == ("disk" if behind else "writer")
+
+
+def _behind(path, behind):
+    writer = Writer(WriteConfig(path=str(path)))
     with Rig(Pipeline([], writer), M=M, R=R) as rig:
         recorder = Recorder(rig.engine, disk=lambda: behind)
         recorder.start()
         rig.inject_copies(0, 5000)
         rig.done(5000)
-        until(lambda: recorder.losses.going_on() or not rig.drops())
+        until(lambda: recorder.losses.going_on() or recorder.losses.all() or not rig.drops())
         rig.stop()
         recorder.stop()
         rows = explain(recorder)
         assert bool(rows) == bool(rig.drops())
-        for row in rows:
-            assert row["slow"] == ("disk" if behind else "writer")
+        return rows
 
 
 def test_a_clock_that_jumps():

@@ -252,6 +252,7 @@ def test_triggers_from_threads_while_it_writes(tmp_path):
         number = 0
         for round in range(30):
             for queue in range(2):
+                until(lambda queue=queue: rig.room(queue) >= 5)
                 rig.inject(queue, [udp(number + n, QUIET) for n in range(5)])
                 number += 5
             rig.done(number)
@@ -278,6 +279,7 @@ def test_a_burst_loses_nothing_that_it_would_not_lose_without(tmp_path):
         total, free_slots = 0, rig.engine.pool.queues[k.FREE_SLOTS :]
         for burst in range(40):
             count = M * R // 2 if burst else M * R
+            until(lambda count=count: rig.room() >= count)
             rig.inject_copies(0, count, 200)
             total += count
             rig.done(total)

@@ -43,14 +43,26 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
+def listening(host, filter="", snaplen=262144, **options):
+    """A server that listens: on another port, if somebody else was given this one meanwhile."""
+    while True:
+        server = Server(ServeConfig(listen=Endpoint(host, free_port()), **options), filter, snaplen)
+        try:
+            server.check(Rig(Pipeline([], None)).source)
+        except UsageError as error:
+            if "in use" not in error.message:
+                raise
+        else:
+            return server
+
+
 class Serving:
     """A server on a memory NIC."""
 
     def __init__(self, filter="", queues=1, snaplen=262144, **options):
-        self.port = free_port()
-        self.server = Server(ServeConfig(listen=Endpoint("127.0.0.1", self.port), **options), filter, snaplen)
+        self.server = listening("127.0.0.1", filter, snaplen, **options)
+        self.port = self.server.config.listen.port
         self.rig = Rig(Pipeline([], self.server), queues, M=64, R=64)
-        self.server.check(self.rig.source)
 
     def inject(self, packets, queue=0):
         """In portions that the pool has room for."""
@@ -60,6 +72,18 @@ class Serving:
             self.rig.inject(queue, portion)
             ended += len(portion)
             self.rig.done(ended)
+
+    def fill(self, filter, bystander=None):
+        """Packets until a client that reads nothing is behind; returns how many.  Each portion is with all clients, and
+        a bystander has been sent its part, before the next one comes: no other buffer gets full."""
+        packets, sent = [packet.ljust(1500, b"\0") for packet in udp(1000)], 0
+        while not self.row(filter)["drops"]:
+            self.inject(packets)
+            sent += 1000
+            until(lambda: all(row["offered"] == sent for row in self.rows()["clients"]))  # noqa: B023
+            if bystander:
+                until(lambda: self.row(bystander)["sent"] == sent)  # noqa: B023
+        return sent
 
     def rows(self):
         summary = {}
@@ -86,11 +110,19 @@ def serving(**options):
 
 @pytest.fixture(autouse=True)
 def hang_up(monkeypatch):
-    """Close what clients left open; wait for none to close."""
+    """Close what clients left open; wait for none to close, but for any to send its filter and to take its packets."""
     monkeypatch.setattr(distribution, "LINGER_S", 0.05)
+    monkeypatch.setattr(distribution, "CLOSING_S", PATIENCE_S)
+    monkeypatch.setattr(distribution, "ASKED_S", PATIENCE_S)
     yield
     while opened:
         opened.pop().channel.close()
+
+
+@pytest.fixture
+def silent(monkeypatch):
+    """Clients that send no line get everything soon."""
+    monkeypatch.setattr(distribution, "ASKED_S", 0.25)
 
 
 opened: list[Reader] = []
@@ -147,11 +179,14 @@ def udp(count):
 
 
 @pytest.mark.kernel
-def test_each_client_gets_what_its_filter_wants(tmp_path):
+def test_each_client_gets_what_its_filter_wants(tmp_path, silent, monkeypatch):
     """One filter twice, one of its own, and none: each file is whole and has its packets."""
     with serving(queues=2) as one:
-        lines = [b"udp src port 1025\n", b"udp src port 1025\n", b"udp src port 1026 or udp src port 1027\r\n", None]
-        readers = [Reader(one, line) for line in lines]
+        everything = Reader(one)
+        one.has(1)
+        monkeypatch.setattr(distribution, "ASKED_S", PATIENCE_S)
+        lines = [b"udp src port 1025\n", b"udp src port 1025\n", b"udp src port 1026 or udp src port 1027\r\n"]
+        readers = [*(Reader(one, line) for line in lines), everything]
         one.has(4)
         packets = udp(3000)
         one.inject(packets, 0)
@@ -175,14 +210,8 @@ def test_a_slow_client_loses_packets_of_its_own(tmp_path):
         one.has(2)
         reading = threading.Thread(target=fast.all, args=(tmp_path / "fast.pcapng",))
         reading.start()
-        packets = [packet.ljust(1500, b"\0") for packet in udp(1000)]
-        sent = 0
-        while not one.row("ip")["drops"]:
-            one.inject(packets)
-            sent += 1000
-            until(lambda: one.row("udp")["sent"] == sent)  # noqa: B023
+        sent = one.fill("ip", bystander="udp")
         assert not one.row("udp")["drops"]
-        until(lambda: one.row("ip")["offered"] == sent)
         row = one.row("ip")
         assert row["waiting"] > 0
         assert row["drops"]["client_behind"] == row["dropped"]
@@ -205,11 +234,7 @@ def test_what_others_see(tmp_path):
         slow = Reader(one, b"ip\n", buffer=4096)
         gone = Reader(one, b"src port 1030\n")
         one.has(2)
-        packets, sent = [packet.ljust(1500, b"\0") for packet in udp(1000)], 0
-        while not one.row("ip")["drops"]:
-            one.inject(packets)
-            sent += 1000
-        until(lambda: all(row["offered"] == sent for row in one.rows()["clients"]))
+        sent = one.fill("ip")
         until(lambda: one.row("src port 1030")["waiting"] == 0)
         few = one.row("src port 1030")["sent"]
         gone.channel.close()
@@ -243,8 +268,7 @@ def test_who_stops_reading_does_not_hold_up_the_end(monkeypatch):
     with serving(buffer=LEAST_BUFFER) as one:
         stuck = Reader(one, b"ip\n", buffer=4096)
         one.has(1)
-        while not one.row("ip")["drops"]:
-            one.inject([packet.ljust(1500, b"\0") for packet in udp(1000)])
+        one.fill("ip")
         one.rig.stop()
         row = one.row("ip")
         check_row(row)
@@ -318,7 +342,7 @@ def test_a_bad_filter_is_refused_in_the_stream(tmp_path, line, why):
         assert one.rows()["refused"] == {"filter": 1}
 
 
-def test_there_is_room_for_so_many():
+def test_there_is_room_for_so_many(silent):
     """One client more than there may be is turned away at once, and the log says why."""
     with serving(clients=1) as one:
         first = Reader(one)
@@ -328,7 +352,7 @@ def test_there_is_room_for_so_many():
         first.channel.close()
 
 
-def test_only_the_networks_that_are_allowed():
+def test_only_the_networks_that_are_allowed(silent):
     """``--allow`` goes by the client's address."""
     with serving(allow=(ipaddress.ip_network("127.0.0.2/32"),)) as one:
         assert Reader(one).channel.recv(100) == b""
@@ -339,7 +363,7 @@ def test_only_the_networks_that_are_allowed():
 
 
 @pytest.mark.kernel
-def test_snap_length(tmp_path):
+def test_snap_length(tmp_path, silent):
     """Clients get so much of each packet."""
     with serving(snaplen=42) as one:
         reader = Reader(one)
@@ -361,8 +385,7 @@ def test_a_port_in_use_is_one_line():
 
 def test_an_open_door_is_warned_about():
     """All hosts, and no TLS: one line."""
-    server = Server(ServeConfig(listen=Endpoint("0.0.0.0", free_port())), "", 100)
-    server.check(Rig(Pipeline([], None)).source)
+    server = listening("0.0.0.0")
     try:
         assert len(server.warnings()) == 1
         assert "unencrypted" in server.warnings()[0]
@@ -383,15 +406,18 @@ def test_tls(tmp_path, certificates):
         context.load_cert_chain(certificates["client.pem"], certificates["client.key"])
         reader = Reader(one, b"udp\n", context=context)
         one.has(1)
+        reading = threading.Thread(target=reader.all, args=(tmp_path / "tls.pcapng",))
+        reading.start()
         one.inject(udp(5000))
         until(lambda: one.row("udp")["sent"] == 5000)
         silent.channel.close()
         one.rig.stop()
-        assert packets_of(reader.all(tmp_path / "tls.pcapng"))[0] == 5000
+        reading.join()
+        assert packets_of(tmp_path / "tls.pcapng")[0] == 5000
         assert one.rows()["refused"]["tls"] >= 2
 
 
-def test_the_other_end(certificates):
+def test_the_other_end(certificates, monkeypatch):
     """Our own client: what it asks for, what it learns of drops, and what it says where it is refused."""
     with serving() as one:
         remote = Remote.parse(f"pcap-over-ip://127.0.0.1:{one.port}")
@@ -402,6 +428,7 @@ def test_the_other_end(certificates):
         assert one.row("udp and ip")["offered"] == 0
         assert source.interfaces[0].name == "memory0"
         source.close()
+        monkeypatch.setattr(distribution, "ASKED_S", 0.25)  # from here on no client sends a filter that is waited for
         with pytest.raises(WirecapError, match="no TLS"):
             RemoteSource(Remote.parse(f"pcap-over-ip+tls://127.0.0.1:{one.port}"), "")
     with pytest.raises(WirecapError, match=r"connection refused.*is 'wirecap serve' running there"):
@@ -488,7 +515,7 @@ def test_files_that_make_no_tls(tmp_path, certificates):
             Server(config, "", 100).check(Rig(Pipeline([], None)).source)
 
 
-def test_a_client_that_is_gone_before_tls_begins(monkeypatch):
+def test_a_client_that_is_gone_before_tls_begins(monkeypatch, silent):
     """It is turned away, and the next one is served."""
     real, asked = Door.dressed, []
 

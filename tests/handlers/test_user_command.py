@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 
 import wirecap
+from rig import captured, until
 from wirecap.handlers.state import Records, dtype_of, plain
 from wirecap.kernels.packet.fields import LAYER_ATTRIBUTES, METHODS, PACKET_ATTRIBUTES
+from wirecap.lab.process import Child
 from wirecap.traffic import synthetic
 from wirecap.traffic.live_frames import LiveFrames
 
@@ -149,18 +151,17 @@ def test_live_queues(testbed, mine, tmp_path, handler):
     summary = tmp_path / "summary.json"
     command = [sys.executable, "-m", "wirecap", "capture", "--netns", bed.name, "-i", bed.nics[0].inside,
                "--handler", f"{mine}:{handler}", "--summary-json", str(summary)]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr
-        while "capturing on" not in process.stderr.readline():
-            assert process.poll() is None
+    with Child(command) as child:
+        child.wait_for("capturing on", 60)
         with LiveFrames(bed.nics[0].outside, synthetic.udp(60)) as sender:
             sent = sender.send(20_000)
-        process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
+        until(lambda: captured(child, "received") >= sent)  # some may still be on their way
+        ended = child.end(signal.SIGINT, 60)
+    assert ended.status == 0, ended.output
     packets = json.loads(summary.read_text())["packets"]
     assert packets["received"] == sent == packets["delivered"] + packets["dropped"]
-    [(name, result)] = json.loads(output).items()
+    [line] = [line for line in ended.output.splitlines() if line.startswith("{")]
+    [(name, result)] = json.loads(line).items()
     assert (result["packets"] if name == "ports" else result["lengths"][1]) == packets["delivered"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import itertools
 import os
@@ -27,7 +28,7 @@ from wirecap.handlers.pipeline import Pipeline
 from wirecap.handlers.pkt_handler import Paced
 from wirecap.handlers.write import Writer
 from wirecap.kernels.base.jit import PURE
-from wirecap.kernels.file.merge import SLACK_NS
+from wirecap.kernels.file.merge import SLACK_NS, WRITTEN
 from wirecap.run.capture import run_capture
 
 pytestmark = pytest.mark.kernel
@@ -69,13 +70,15 @@ def test_random_timestamps_come_out_in_time_order(tmp_path_factory, queues, M, h
             end = min(counts[q], at[q] + numbers.randrange(1, 20))
             rig.inject(q, packets[q][at[q] : end], timestamps[q][at[q] : end])
             at[q] = end
+        in_time = time.time_ns() < soon  # else the machine stood still: what came after its time has no order
         rig.stop()
         check_identity(rig.engine, received=sum(counts))
         writer = rig.application.writer
         assert writer.packets_written == rig.delivered == sum(counts)
-        assert writer.late == 0
+        assert writer.late == 0 or not in_time
     found = read_pcapng(path)
-    assert [packet.timestamp for packet in found] == sorted(itertools.chain(*timestamps))
+    written = [packet.timestamp for packet in found]
+    assert (written if in_time else sorted(written)) == sorted(itertools.chain(*timestamps))
     for q in range(queues):
         mine = [data for data in packets[q] if len(data) > 8]  # shorter ones are not unique
         assert [p.data for p in found if p.data in mine] == mine
@@ -105,10 +108,16 @@ def test_flood_and_trickle(tmp_path, handled):
     with Rig(writing(path, [Paced(1e6)] if handled else []), queues=3, M=64, R=50) as rig:
         sent = [[], [], []]
         delayed = []  # packets that were visible long after their timestamp: this thread had to wait
+        merged = rig.application.writer.files[0].merge.counts
+
+        def are_few():
+            """So few are on their way that the merge waits the whole slack: the machine may stand still at any time."""
+            return sum(map(len, sent)) - int(merged[WRITTEN]) <= 200
 
         def send(queue, sizes, pause_s):
             for burst in sizes:
                 data = [made(queue, len(sent[queue]) + i, 80) for i in range(burst)]
+                until(are_few)
                 sent[queue].extend(data)
                 timestamp = time.time_ns()
                 rig.inject(queue, data, [timestamp] * burst)
@@ -123,8 +132,8 @@ def test_flood_and_trickle(tmp_path, handled):
         for sender in senders:
             sender.start()
         for sender in senders:
-            sender.join(60)
-        until(lambda: rig.application.writer.packets_written == flood + 20, 5)  # without a stop
+            sender.join()
+        until(lambda: rig.application.writer.packets_written == flood + 20)  # without a stop
         rig.stop()
         check_identity(rig.engine, received=flood + 20)
         assert rig.application.writer.late <= len(delayed)
@@ -138,12 +147,12 @@ def test_flood_and_trickle(tmp_path, handled):
 
 
 def test_single_packet_is_soon_in_the_file(tmp_path):
-    """At a low rate a packet can be read from the file within a few seconds, while the capture runs."""
+    """At a low rate a packet can be read from the file while the capture runs, though none follows."""
     path = tmp_path / "out.pcapng"
     with Rig(writing(path), queues=4, M=256, R=4) as rig:
         for number in range(1, 4):
             rig.inject(number % 4, [made(0, number, 60)])
-            until(lambda number=number: packets_now(path) == number, 4)
+            until(lambda number=number: packets_now(path) == number)
 
 
 def packets_now(path):
@@ -245,14 +254,19 @@ def test_rotation_keeps_every_packet_once(tmp_path, config, largest):
 
 def test_rotation_by_time_alone(tmp_path):
     """-G begins a file with the next second, though no size or number fills the one before."""
-    with Rig(writing(tmp_path / "%H%M%S", format="pcap", split_ns=1_000 * MS), M=8, R=16) as rig:
-        sent = [made(0, i, 60) for i in range(30)]
-        for i, data in enumerate(sent):
-            rig.inject(0, [data])
-            rig.done(i + 1)
+    sent = []
+    with Rig(writing(tmp_path / "%Y%m%d%H%M%S", format="pcap", split_ns=1_000 * MS), M=8, R=16) as rig:
+
+        def third_file():
+            sent.append(made(0, len(sent), 60))
+            rig.inject(0, sent[-1:])
+            rig.done(len(sent))
             time.sleep(0.075)
+            return len(list(tmp_path.iterdir())) >= 3
+
+        until(third_file)
         rig.stop()
-        assert rig.application.writer.packets_written == 30
+        assert rig.application.writer.packets_written == len(sent)
     files = [read_pcap(path) for path in sorted(tmp_path.iterdir())]
     assert len(files) >= 3
     assert [packet.data for file in files for packet in file] == sent
@@ -260,23 +274,37 @@ def test_rotation_by_time_alone(tmp_path):
 
 def test_a_quiet_line_ends_files_on_time(tmp_path):
     """-G 1 -W 3 without a packet after the first: each file's name is told when its time is over, and then it ends."""
-    names = tmp_path / "names"
+    for number in range(20):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        if found := quiet_line(folder):
+            break
+    files, moments_ns, end_ns = found  # else the machine stood still 20 times while the first packet came
+    assert [len(read_pcap(path)) for path in files] == [1, 0, 0]
+    assert sorted(folder.glob("f_*")) == sorted(files)
+    for number, moment_ns in enumerate(moments_ns):  # a file's time begins with a whole second
+        assert moment_ns >= end_ns + number * 1_000 * MS
+
+
+def quiet_line(folder):
+    """The files, when each was over, and when the time of the first was; None if the packet came after that."""
+    names = folder / "names"
     config = {"split_ns": 1_000 * MS, "split_files": 3, "ring_print": str(names)}
-    with Rig(writing(tmp_path / "f_%S", format="pcap", **config), M=8, R=16) as rig:
-        begun = time.time()
+    with Rig(writing(folder / "f_%S", format="pcap", **config), M=8, R=16) as rig:
+        file = rig.application.writer.files[0]
+        end_ns = file._rotation.split_end_ns
         rig.inject(0, [made(0, 0, 60)])
-        told = []
+        until(lambda: file.merge.counts[WRITTEN] or not rig.engine.running())
+        if time.time_ns() >= end_ns:
+            return None
+        moments_ns = []
         for count in (1, 2):
             until(lambda count=count: len(names.read_text().splitlines()) >= count)
-            told.append(time.time())
+            moments_ns.append(time.time_ns())
         until(lambda: not rig.engine.running())
-        ended = time.time()
+        moments_ns.append(time.time_ns())
         rig.stop()
-    files = [Path(line) for line in names.read_text().splitlines()]
-    assert [len(read_pcap(path)) for path in files] == [1, 0, 0]
-    assert sorted(tmp_path.glob("f_*")) == sorted(files)
-    for number, moment in enumerate([*told, ended], start=1):  # a file's time begins with a whole second
-        assert int(begun) + number <= moment < int(begun) + number + 1.9
+    return [Path(line) for line in names.read_text().splitlines()], moments_ns, end_ns
 
 
 def by_number(path):
@@ -400,8 +428,8 @@ def test_files_that_cannot_be_opened_leave_nothing_behind(tmp_path):
     writer._paths = lambda source: [str(tmp_path / "a.pcap"), str(tmp_path / "nowhere" / "b.pcap")]
     with pytest.raises(UsageError, match="No such file"), Rig(application, 2):
         pass
-    assert own_children() == children
-    assert set(threading.enumerate()) <= before
+    assert own_children() <= children
+    until(lambda: set(threading.enumerate()) <= before)
     written = next(tmp_path.glob("a_*.pcap"))
     with written.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -409,7 +437,11 @@ def test_files_that_cannot_be_opened_leave_nothing_behind(tmp_path):
 
 def own_children():
     """The processes that this one started."""
-    return {pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+    found = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # a thread of another test that has ended
+            found |= set((task / "children").read_text().split())
+    return found
 
 
 @pytest.mark.parametrize(
@@ -443,5 +475,5 @@ def test_a_run_that_does_not_start_leaves_nothing_behind(tmp_path, monkeypatch):
     )
     with pytest.raises(UsageError, match="refused"):
         run_capture(CaptureConfig(read_file=str(tmp_path / "in.pcap")), write, _Logged())
-    assert own_children() == children
-    assert set(threading.enumerate()) <= before
+    assert own_children() <= children
+    until(lambda: set(threading.enumerate()) <= before)

@@ -153,11 +153,11 @@ def test_a_weaker_ordering_would_be_seen(weaker, kind):
 def test_a_kernel_is_compiled_for_another_processor(tmp_path):
     """bench/arm64_kernels.py puts a kernel's code for arm64 where it is told to; it refuses unknown names."""
     script, file = ROOT / "bench/arm64_kernels.py", "pool.work_queues.wake_consumer.code"
-    subprocess.run([sys.executable, "-P", script, tmp_path, file], check=True, timeout=60)
+    subprocess.run([sys.executable, "-P", script, tmp_path, file], check=True, timeout=110)
     found = image.read(tmp_path / file)
     code = found.code[found.executed : found.written or None]
     assert struct.pack("<I", 0xD65F03C0) in [code[at : at + 4] for at in range(0, len(code), 4)]  # ret
     ran = subprocess.run(
-        [sys.executable, "-P", script, tmp_path, "none.code"], capture_output=True, text=True, timeout=60
+        [sys.executable, "-P", script, tmp_path, "none.code"], capture_output=True, text=True, timeout=110
     )
     assert (ran.returncode, ran.stderr) == (1, "no such kernels: none.code\n")

@@ -23,6 +23,8 @@ from wirecap.flows.records import SCHEMA_VERSION, arrow, arrow_schema
 
 BATCH = 256
 WAIT_S = 0.5
+LOST_WAITS = 20
+"""So often in a row a message that was sent is waited for."""
 RETRY_S = 0.5
 GONE_S = 60.0
 """After this time without a question the broker forgets a collector's consumer."""
@@ -100,7 +102,7 @@ class Collector:
             if self._trouble:
                 self.tell(f"{self.address.server}: connected again")
                 self._trouble = ""
-            self._expected = 1
+            self._expected, self._waits = 1, 0
             while not self.over():
                 left = await self._take(connection, subscription)
                 if self.dataset.rows and (
@@ -140,13 +142,18 @@ class Collector:
             if not connection.is_connected:
                 raise _LostError("the connection was lost")
             if self.once:
-                return bool((await subscription.consumer_info()).num_pending)
+                about = await subscription.consumer_info()
+                if about.num_pending or about.delivered.consumer_seq < self._expected:
+                    return bool(about.num_pending)
+                self._waits += 1  # a slow broker has sent what has not come yet
+                if self._waits > LOST_WAITS:
+                    raise _LostError("messages were lost on their way")
             return True
         for message in messages:
             place = message.metadata
             if place.sequence.consumer != self._expected:  # some were lost with a connection
                 raise _LostError("messages were lost on their way")
-            self._expected += 1
+            self._expected, self._waits = self._expected + 1, 0
             self._store(message)
             self.dataset.position = place.sequence.stream
         return bool(messages[-1].metadata.num_pending) or not self.once

@@ -17,6 +17,7 @@ from wirecap.kernels.pool.work_queues import EMPTY, EMPTY_HANDED, depth, pop, pu
 
 SLOTS = 4  # of each producer
 WAIT_NS = 2_000_000
+NEVER_NS = 1_000_000_000_000
 LOST, DOUBLED, OVERTAKEN = 1, 2, 3
 
 
@@ -87,7 +88,7 @@ def test_many_producers_one_consumer(producers):
     threads = [start("consumer", consume, words_, bases, mask, SLOTS, rounds * producers, number, expected)]
     threads += [start(me, produce, words_, bases, mask, me, SLOTS, rounds, number) for me in range(producers)]
     for thread in threads:
-        thread.join(60)
+        thread.join(100)
     assert results == dict.fromkeys(["consumer", *range(producers)], 0)
     assert expected.tolist() == [rounds] * producers
     assert words_[bases[0] + work_queues.TAIL] == words_[bases[0] + work_queues.HEAD] == rounds * producers
@@ -142,18 +143,16 @@ def test_there_is_a_place_for_every_slot(slots):
 
 
 def test_sleeping_consumer_is_woken_by_a_push():
-    """A consumer that sleeps on an empty queue has its slot long before its timeout; an empty one waits it out."""
+    """A consumer that sleeps on an empty queue has its slot without its timeout; an empty one waits it out."""
     words_, _, mask = work_queues.allocate_work_queues(1, 8)
     prepare([wait_for_one, push_one])
     start = time.monotonic()
     assert wait_for_one(words_, 0, 30_000_000, libc.scratch()) == 0
     assert time.monotonic() - start >= 0.025
-    waited = []
+    seen = []
 
     def consumer():
-        start = time.monotonic()
-        depth_seen = wait_for_one(words_, 0, 20_000_000_000, libc.scratch())
-        waited.append((depth_seen, time.monotonic() - start))
+        seen.append(wait_for_one(words_, 0, NEVER_NS, libc.scratch()))
 
     thread = threading.Thread(target=consumer, daemon=True)
     thread.start()
@@ -161,10 +160,8 @@ def test_sleeping_consumer_is_woken_by_a_push():
         time.sleep(0.001)
     time.sleep(0.01)
     push_one(words_, 0, mask, 5)
-    thread.join(10)
-    assert waited
-    assert waited[0][0] == 1
-    assert waited[0][1] < 10
+    thread.join(60)
+    assert seen == [1]
 
 
 def test_sleeping_consumer_is_woken_without_a_slot():
@@ -174,14 +171,14 @@ def test_sleeping_consumer_is_woken_without_a_slot():
     woken = threading.Event()
 
     def consumer():
-        wait_for_one(words_, 0, 20_000_000_000, libc.scratch())
+        wait_for_one(words_, 0, NEVER_NS, libc.scratch())
         woken.set()
 
     threading.Thread(target=consumer, daemon=True).start()
     while not words_[work_queues.WAITING]:
         time.sleep(0.001)
     wake_consumer(words_, 0)
-    assert woken.wait(10)
+    assert woken.wait(60)
     assert words_[work_queues.WAITING] == 0
 
 
@@ -222,5 +219,5 @@ def test_a_word_written_by_another_thread_is_seen():
     thread.start()
     time.sleep(0.02)
     array[1] = 1
-    thread.join(20)
+    thread.join(60)
     assert seen == [1]

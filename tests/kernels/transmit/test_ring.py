@@ -23,7 +23,7 @@ from wirecap.source.wires import equip_ring
 from wirecap.traffic.ring_sender import xdp_arrays
 
 pytestmark = pytest.mark.kernel
-PATIENT_NS = 20_000_000_000
+PATIENT_NS = 60_000_000_000
 CELLS, CELL = 8, 128
 FRAME = bytes(range(60))
 

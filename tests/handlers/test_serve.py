@@ -69,6 +69,7 @@ class Serving:
         ended = self.rig.ended()
         for first in range(0, len(packets), 1000):
             portion = packets[first : first + 1000]
+            until(lambda: self.rig.room(queue) >= len(portion))  # noqa: B023
             self.rig.inject(queue, portion)
             ended += len(portion)
             self.rig.done(ended)

@@ -500,10 +500,7 @@ def test_files_that_make_no_tls(tmp_path, certificates):
         ({"tls_cert": "/nowhere.pem"}, "--tls-cert /nowhere.pem: no such file or directory"),
         ({"tls_cert": str(junk)}, "no certificate with its key"),
         ({"tls_cert": server, "tls_key": other}, "the key does not belong to the certificate"),
-        (
-            {"tls_cert": server, "tls_key": key, "tls_client_ca": str(junk)},
-            "no certificate in it",
-        ),
+        ({"tls_cert": server, "tls_key": key, "tls_client_ca": str(junk)}, "no certificate in it"),
     ]:
         config = ServeConfig(listen=Endpoint("127.0.0.1", 1), **options)
         with pytest.raises(UsageError, match=re.escape(why)):

@@ -30,7 +30,6 @@ from wirecap.handlers.handler import Selection
 from wirecap.handlers.pipeline import Pipeline
 from wirecap.kernels.pool import pool as k
 from wirecap.kernels.xdp import rings as r
-from wirecap.lab.process import Child
 from wirecap.lab.testbed import Testbed
 from wirecap.linux import netns
 from wirecap.run import build
@@ -298,7 +297,7 @@ def read_pcap(path: Path) -> list[Packet]:
     return found
 
 
-def captured(child: Child, what: str = "captured") -> int:
+def captured(child: Any, what: str = "captured") -> int:
     """How many packets a running ``wirecap capture`` says that it has captured, when it is asked; or ``received``."""
 
     def said() -> list[int]:

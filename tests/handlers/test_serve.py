@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 import wirecap
-from rig import Rig, check_identity, flow_frames, until
+from rig import Rig, check_identity, until
+from rig import flow_frames as udp
 from wirecap.config.endpoint import Endpoint
 from wirecap.config.serve import LEAST_BUFFER, Remote, ServeConfig
 from wirecap.errors import UsageError, WirecapError
@@ -38,15 +39,12 @@ from wirecap.source.remote import RemoteSource
 PATIENCE_S = 30
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
 def listening(host, filter="", snaplen=262144, **options):
     """A server that listens: on another port, if somebody else was given this one meanwhile."""
     while True:
-        server = Server(ServeConfig(listen=Endpoint(host, free_port()), **options), filter, snaplen)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        server = Server(ServeConfig(listen=Endpoint(host, port), **options), filter, snaplen)
         try:
             server.check(Rig(Pipeline([], None)).source)
         except UsageError as error:
@@ -69,6 +67,7 @@ class Serving:
         ended = self.rig.ended()
         for first in range(0, len(packets), 1000):
             portion = packets[first : first + 1000]
+            until(lambda: self.rig.room(queue) >= len(portion))  # noqa: B023
             self.rig.inject(queue, portion)
             ended += len(portion)
             self.rig.done(ended)
@@ -172,10 +171,6 @@ def packets_of(path):
 def check_row(row):
     assert row["offered"] == row["filtered_out"] + row["sent"] + row["waiting"] + row["dropped"], row
     assert row["dropped"] == sum(row["drops"].values())
-
-
-def udp(count):
-    return flow_frames(count)
 
 
 @pytest.mark.kernel
@@ -505,12 +500,9 @@ def test_files_that_make_no_tls(tmp_path, certificates):
         ({"tls_cert": "/nowhere.pem"}, "--tls-cert /nowhere.pem: no such file or directory"),
         ({"tls_cert": str(junk)}, "no certificate with its key"),
         ({"tls_cert": server, "tls_key": other}, "the key does not belong to the certificate"),
-        (
-            {"tls_cert": server, "tls_key": key, "tls_client_ca": str(junk)},
-            "no certificate in it",
-        ),
+        ({"tls_cert": server, "tls_key": key, "tls_client_ca": str(junk)}, "no certificate in it"),
     ]:
-        config = ServeConfig(listen=Endpoint("127.0.0.1", free_port()), **options)
+        config = ServeConfig(listen=Endpoint("127.0.0.1", 1), **options)
         with pytest.raises(UsageError, match=re.escape(why)):
             Server(config, "", 100).check(Rig(Pipeline([], None)).source)
 

@@ -20,6 +20,9 @@ from wirecap.signals import postponed
 TOOLS_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
 """PATH with the folders of root's tools, which not every user has on it."""
 
+_LAST_WORDS_S = 10.0
+"""How long what a program has printed at its end may take to come, where one that it started holds its output open."""
+
 
 def find(program: str) -> str | None:
     """The program's path, or None."""
@@ -116,7 +119,7 @@ class Child:
         while True:
             ended = not self.running
             if ended:
-                self._collector.join(1.0)
+                self._collector.join(_LAST_WORDS_S)
             found = re.search(pattern, self.output, re.MULTILINE)
             if found:
                 return found
@@ -140,7 +143,7 @@ class Child:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         if self._process.stdin:
             self._process.stdin.close()
-        self._collector.join(2.0)
+        self._collector.join(_LAST_WORDS_S)
         cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         return Ended(self._process.returncode, self.output, time.monotonic() - self._began, cpu_s)
 

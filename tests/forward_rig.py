@@ -27,6 +27,9 @@ MTU = 3498
 LEAVE = ("--checksums", "leave")
 """For traces recorded where packets are made: their unfinished checksums go out as they came."""
 
+AT_REST = ("-R", "300", "--ring", "76800")
+"""A queue that holds a whole trace while the forwarder has no CPU."""
+
 
 class Running:
     """A forwarder as a user runs it; ``end`` is Ctrl-C, and the summary."""
@@ -38,7 +41,7 @@ class Running:
         self.child.wait_for("^wirecap: forwarding", 90)
 
     def end(self, status: int = 0) -> dict[str, Any]:
-        ended = self.child.end(signal.SIGINT)
+        ended = self.child.end(signal.SIGINT, 90)
         assert ended.status == status, ended.output
         summary: dict[str, Any] = json.loads(self.file.read_text())
         packets = summary["packets"]
@@ -59,9 +62,10 @@ class Running:
 @contextmanager
 def tcpdump(interface: str, file: Path) -> Iterator[process.Child]:
     """tcpdump of what comes in on an interface of this namespace; it has it all when it has ended."""
-    command = ["tcpdump", "-i", interface, "-Q", "in", "-n", "-B", "65536", "--immediate-mode", "-U", "-Z", "root"]
+    # Its buffer holds a whole trace while it has no CPU; with --immediate-mode each packet takes the longest one's.
+    command = ["tcpdump", "-i", interface, "-Q", "in", "-n", "-B", "131072", "-U", "-Z", "root"]
     with process.Child([*command, "-w", str(file)]) as child:
-        child.wait_for("listening on")
+        child.wait_for("listening on", 60)
         yield child
 
 
@@ -79,9 +83,14 @@ def receiving_in_order(interface: str) -> Iterator[None]:
 def caught(child: process.Child, file: Path, wanted: int) -> list[bytes]:
     """Wait until tcpdump's file has so many packets, end it; the packets."""
     until(lambda: file.stat().st_size > 24 and len(whole(file)) >= wanted, 60)
-    ended = child.end(signal.SIGINT)
+    ended = child.end(signal.SIGINT, 60)
     assert re.search(r"^0 packets dropped by kernel", ended.output, re.MULTILINE), ended.output
     return [packet.data for packet in read_pcap(file)]
+
+
+def arrived(interface: str) -> int:
+    """Packets that an interface of this namespace has received, as its kernel counts them."""
+    return int(Path(f"/sys/class/net/{interface}/statistics/rx_packets").read_text())
 
 
 def whole(file: Path) -> list[int]:
@@ -98,7 +107,7 @@ def frames_of(trace: Path, mtu: int = MTU) -> list[bytes]:
 
 
 def replay(interface: str, trace: Path, *options: str) -> None:
-    ended = process.run(["tcpreplay", "-i", interface, *(options or ("--mbps=200",)), str(trace)])
+    ended = process.run(["tcpreplay", "-i", interface, *(options or ("--mbps=200",)), str(trace)], timeout_s=100)
     assert ended.status == 0, ended.output
 
 

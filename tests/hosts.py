@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -20,6 +22,9 @@ from wirecap.linux import ethtool, netns
 _serial = itertools.count()
 INET, INET6 = socket.AF_INET, socket.AF_INET6
 VLAN = 7
+PATIENCE_S = 60.0
+AGAIN_S = 5.0
+"""After this time without an answer a packet is sent again."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +122,7 @@ def tcp(client: Host, server: Host, family: int = INET, size: int = 200_000) -> 
         listener.listen()
         thread = threading.Thread(target=_echo, args=(listener, size))
         thread.start()
-        with client.socket(family, socket.SOCK_STREAM) as stream:
-            stream.settimeout(20)
-            stream.connect((server.address(family), listener.getsockname()[1]))
+        with _connected(client, family, (server.address(family), listener.getsockname()[1])) as stream:
             payload = os.urandom(size)
             sender = threading.Thread(target=stream.sendall, args=(payload,))
             sender.start()
@@ -128,10 +131,25 @@ def tcp(client: Host, server: Host, family: int = INET, size: int = 200_000) -> 
         thread.join()
 
 
+def _connected(client: Host, family: int, address: tuple[str, int]) -> socket.socket:
+    """A connection.  The kernel asks for the other host's address for 3 s only, and what is between may take longer."""
+    give_up = time.monotonic() + PATIENCE_S
+    while True:
+        stream = client.socket(family, socket.SOCK_STREAM)
+        stream.settimeout(PATIENCE_S)
+        try:
+            stream.connect(address)
+            return stream
+        except OSError as error:
+            stream.close()
+            if error.errno != errno.EHOSTUNREACH or time.monotonic() > give_up:
+                raise
+
+
 def _echo(listener: socket.socket, size: int) -> None:
     stream, _ = listener.accept()
     with stream:
-        stream.settimeout(20)
+        stream.settimeout(PATIENCE_S)
         done = 0
         while done < size:
             data = stream.recv(65536)
@@ -149,33 +167,57 @@ def _read(stream: socket.socket, size: int) -> bytes:
 
 
 def udp(client: Host, server: Host, family: int = INET, count: int = 200, size: int = 300) -> None:
-    """Datagrams there, each answered."""
+    """Datagrams there, each answered; what gets lost, as where the kernel looks for an address, is sent again."""
     with server.socket(family, socket.SOCK_DGRAM) as one, client.socket(family, socket.SOCK_DGRAM) as other:
         one.bind((server.address(family), 0))
-        one.settimeout(20)
-        other.settimeout(20)
+        other.bind((client.address(family), 0))
         for number in range(count):
-            other.sendto(number.to_bytes(4, "big") + bytes(size - 4), one.getsockname()[:2])
-            data, sender = one.recvfrom(65536)
-            one.sendto(data, sender[:2])
-            assert other.recv(65536) == data
+            data = number.to_bytes(4, "big") + bytes(size - 4)
+            _pass(other, one, data)
+            _pass(one, other, data)
+
+
+def _pass(sender: socket.socket, receiver: socket.socket, data: bytes) -> None:
+    """Send a datagram until it has come; of one that was only late there may be several."""
+    give_up = time.monotonic() + PATIENCE_S
+    receiver.settimeout(AGAIN_S)
+    while True:
+        with contextlib.suppress(OSError):  # no way there yet
+            sender.sendto(data, receiver.getsockname()[:2])
+        try:
+            while (found := receiver.recv(65536)) != data:
+                assert found[:4] < data[:4]
+            return
+        except OSError as error:
+            if time.monotonic() > give_up:
+                raise TimeoutError(f"no datagram has come: {error}") from None
 
 
 def ping(client: Host, server: Host, family: int = INET, count: int = 20, size: int = 56) -> None:
     """Echo requests, answered by the other host's kernel (RFC 792, RFC 4443)."""
     protocol, request, reply = (1, 8, 0) if family == INET else (58, 128, 129)
     with client.socket(family, socket.SOCK_RAW, protocol) as raw:
-        raw.settimeout(20)
+        raw.settimeout(AGAIN_S)
+        give_up = time.monotonic() + PATIENCE_S
         for number in range(count):
             message = struct.pack("!BBHHH", request, 0, 0, os.getpid() & 0xFFFF, number) + bytes(size)
             if family == INET:
                 message = message[:2] + _checksum(message) + message[4:]
-            raw.sendto(message, (server.address(family), 0))
-            while True:
-                answer = raw.recv(65536)
-                answer = answer[20:] if family == INET else answer
-                if answer[0] == reply and answer[6:8] == message[6:8]:
-                    break
+            while not _answered(raw, message, (server.address(family), 0), reply):
+                assert time.monotonic() < give_up, "no answer"
+
+
+def _answered(raw: socket.socket, message: bytes, address: tuple[str, int], reply: int) -> bool:
+    """Ask once; False where nothing comes for a while, as where the kernel has no address yet."""
+    try:
+        raw.sendto(message, address)
+        while True:
+            answer = raw.recv(65536)
+            answer = answer[20:] if raw.family == INET else answer
+            if answer[0] == reply and answer[6:8] == message[6:8]:
+                return True
+    except OSError:
+        return False
 
 
 def _checksum(message: bytes) -> bytes:

@@ -40,10 +40,14 @@ def mixed(count: int) -> list[bytes]:
 
 
 class Receiver:
-    """Takes ``count`` packets from the capture side of a testbed's NIC, by queue, with their timestamps."""
+    """Takes ``count`` packets from the capture side of a testbed's NIC, by queue, with their timestamps.
+
+    All cells of the pool are attached: none of them is lost while its threads have no CPU.
+    """
 
     def __init__(self, bed: Testbed, count: int, nic: int = 0) -> None:
-        self.capture = wirecap.open(bed.nics[nic].inside, netns=bed.name, count=count, duration_s=40, R=400)
+        inside = bed.nics[nic].inside
+        self.capture = wirecap.open(inside, netns=bed.name, count=count, duration_s=100, R=400, ring=400 * 256)
         self.packets: dict[int, list[bytes]] = {}
         self.timestamps: list[int] = []
         self._thread = threading.Thread(target=self._take)

@@ -76,7 +76,7 @@ def test_readers_never_see_what_was_not_written(disk: Path) -> None:
 
     def look() -> None:
         with path.open("rb") as file:
-            while not ended.is_set():
+            while not (ended.is_set() and len(whole) in lengths):
                 seen = os.fstat(file.fileno()).st_size
                 begin = max(0, seen - (4 << 20))
                 assert os.pread(file.fileno(), seen - begin, begin) == whole[begin:seen]
@@ -84,6 +84,7 @@ def test_readers_never_see_what_was_not_written(disk: Path) -> None:
 
     sink = Sink(str(path), HEADER, PCAP_NS, Buffers(8, 64 * PAGE))
     reader = Failing(look)
+    until(lambda: lengths or not reader.is_alive())  # it has seen the header alone
     submit(sink, records)
     sink.close()
     ended.set()
@@ -205,14 +206,14 @@ COMMAND = [sys.executable, "-P", "-m", "wirecap", "capture", "-q", "-r", "-"]
 
 
 @contextlib.contextmanager
-def recording(*options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A capture that writes what a pipe brings without an end."""
+def recording(*options: str, turns: int = 1 << 40) -> Iterator[subprocess.Popen[bytes]]:
+    """A capture that writes what a pipe brings without an end, so many turns of FEED."""
     with subprocess.Popen([*COMMAND, *options], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as child:
 
         def pump() -> None:
             with contextlib.suppress(BrokenPipeError):
                 child.stdin.write(HEADER)
-                while True:
+                for _ in range(turns):
                     child.stdin.write(FEED)
 
         feeder = threading.Thread(target=pump)
@@ -230,7 +231,7 @@ def recording(*options: str) -> Iterator[subprocess.Popen[bytes]]:
 def test_a_kill_leaves_whole_blocks(disk: Path) -> None:
     """After SIGKILL the file is right up to its end, where a packet may be cut; tcpdump reads it to there."""
     path = disk / "a.pcap"
-    with recording("-w", str(path)) as child:
+    with recording("-w", str(path), turns=(400 << 20) // len(FEED)) as child:  # what this test can read at once
         most = 20 << 20
         until(lambda: path.exists() and path.stat().st_size > most, 100)
         child.send_signal(signal.SIGKILL)
@@ -244,7 +245,7 @@ def test_a_kill_leaves_whole_blocks(disk: Path) -> None:
     assert np.array_equal(data, np.resize(expected, len(data)))
     assert 512 * status.st_blocks >= size
     if not missing("tcpdump"):
-        done = subprocess.run(["tcpdump", "-nr", str(path), "--count"], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(["tcpdump", "-nr", str(path), "--count"], capture_output=True, text=True, timeout=100)
         assert f"{(size - 24) // 1416} packets" in done.stdout + done.stderr
 
 
@@ -267,9 +268,15 @@ def test_a_bound_counts_what_du_counts(disk: Path) -> None:
     watcher = Failing(watch)
     try:
         with recording("-w", f"{folder}/o.pcap", "--limit", f"{limit}MiB") as child:
-            until(lambda: len(list(folder.glob("o_0001*"))) > 6 or child.poll() is not None, 100)
+            until(
+                lambda: (
+                    (len(list(folder.glob("o_0001*"))) > 6 and most[1] > limit * 3 // 4 << 20)
+                    or child.poll() is not None
+                ),
+                100,
+            )
             child.send_signal(signal.SIGTERM)
-            child.wait(60)
+            child.wait(100)
     finally:
         ended.set()
         watcher.join()

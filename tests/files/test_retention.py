@@ -179,7 +179,7 @@ def test_a_file_that_is_on_its_way_to_the_disk_is_waited_for(tmp_path: Path) -> 
     thread.start()
     assert not grown.wait(0.05)
     ending.end(900)
-    assert grown.wait(20)
+    assert grown.wait(60)
     thread.join()
     assert not first.exists()
     kept.close()
@@ -356,6 +356,7 @@ def test_a_command_keeps_the_limit_while_it_writes(tmp_path: Path) -> None:
     finally:
         ended.set()
         watcher.join()
+    most = max(most, taken(folder))  # also where the watcher had no CPU in time
     assert done.returncode == 0, done.stderr
     assert "removed to stay within bounds" in done.stderr
     assert "failed" not in done.stderr
@@ -478,6 +479,7 @@ def test_commands_take_no_module_from_the_working_directory(tmp_path: Path, monk
     """A folder that everybody may write to may hold a json.py."""
     (tmp_path / "json.py").write_text("raise SystemExit(3)")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(finished, "PATIENCE_S", 100.0)
     commands = FinishedCommands("true", 1, str(tmp_path / "o.pcap"))
     commands.add(str(tmp_path / "json.py"))
     commands.close()
@@ -488,7 +490,7 @@ def test_commands_whose_capture_is_no_more_end_without_a_word(tmp_path: Path) ->
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run([*RUNNER, "1", str(tmp_path), "true"], stdin=subprocess.DEVNULL, stdout=write,
-                          stderr=subprocess.PIPE, timeout=60, check=False)  # fmt: skip
+                          stderr=subprocess.PIPE, timeout=100, check=False)  # fmt: skip
     os.close(write)
     assert (done.returncode, done.stderr) == (0, b"")
 
@@ -497,7 +499,7 @@ def test_commands_without_a_standard_error(tmp_path: Path) -> None:
     """What they print does not come between the runner and the capture."""
     (tmp_path / "o.pcap").write_bytes(b"")
     shell = ["sh", "-c", 'exec "$@" 2>&-', "sh", *RUNNER, "1", str(tmp_path), "sh -c 'echo printed; echo told >&2'"]
-    done = subprocess.run(shell, input=f"{tmp_path}/o.pcap\0".encode(), stdout=subprocess.PIPE, timeout=60, check=True)
+    done = subprocess.run(shell, input=f"{tmp_path}/o.pcap\0".encode(), stdout=subprocess.PIPE, timeout=100, check=True)
     assert done.stdout == b'[0, "", 0]'
 
 
@@ -508,6 +510,7 @@ def test_an_answer_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     program.write_text(f"#!/bin/sh\nprintf '%s' '{answer}'\n")
     program.chmod(0o755)
     monkeypatch.setattr(finished.sys, "executable", str(program))
+    monkeypatch.setattr(finished, "PATIENCE_S", 100.0)
     commands = FinishedCommands("true", 1, str(tmp_path / "o.pcap"))
     commands.close()
     assert commands.notes == ["--on-file: the process that ran the commands for 0 files ended early"]

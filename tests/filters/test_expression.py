@@ -10,10 +10,18 @@ import pytest
 from filter_corpus import EVERYDAY, expressions
 
 from wirecap.errors import UsageError
+from wirecap.filters import libpcap
 from wirecap.filters import opcodes as op
 from wirecap.filters.dump import dump, dump_decimal, dump_ebpf
 from wirecap.filters.expression import compile_filter
 from wirecap.filters.program import Program
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The optimiser is not given up because the machine is busy: expressions here are short."""
+    monkeypatch.setattr(libpcap, "PATIENCE_S", 60.0)
+
 
 TCPDUMP = shutil.which("tcpdump")
 needs_tcpdump = pytest.mark.skipif(not TCPDUMP, reason="needs tcpdump")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from test_libpcap import terms
@@ -41,21 +42,30 @@ def test_an_interrupt_ends_a_long_compilation(mixed_trace, tmp_path, step, optio
     """Whether libpcap works on an expression that takes it minutes, or LLVM on a long program: Ctrl-C ends it soon."""
     (tmp_path / "filter").write_text(f"({terms(count)}) or vlan")  # which cannot be compiled in parts
     arguments = ["capture", "--count", *options, "-r", str(mixed_trace), "-F", str(tmp_path / "filter")]
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD.format(step=step), *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    for _ in range(5):
+        errors, status, used = interrupted([sys.executable, "-c", CHILD.format(step=step), *arguments])
+        if status:
+            break  # else this process was held up until all was compiled
+    assert (errors, status) == ("wirecap: interrupted\n", 1)
+    assert used < 2
+
+
+def interrupted(command: list[str]) -> tuple[str, int, float]:
+    """What a command says and ends with that gets Ctrl-C in the middle of it, and the processor time used after it."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
     try:
         assert child.stdout.readline() == "compiling\n"
         begun = cpu_seconds(child.pid)
-        until(lambda: cpu_seconds(child.pid) > begun + 0.2)  # it is in the middle of it
-        asked = time.monotonic()
+        until(lambda: cpu_seconds(child.pid) > begun + 0.2 or os.waitid(os.P_PID, child.pid, ended))
+        asked = cpu_seconds(child.pid)
         child.send_signal(signal.SIGINT)
         _, errors = child.communicate(timeout=60)
-        assert time.monotonic() - asked < 2
-        assert (errors, child.returncode) == ("wirecap: interrupted\n", 1)
     finally:
         child.kill()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return errors, child.returncode, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime - asked
 
 
 @pytest.mark.parametrize("optimize", [True, False])
@@ -67,11 +77,11 @@ from wirecap.filters.expression import compile_filter
 class Heard(Exception): ...
 def hear(*_): raise Heard
 signal.signal(signal.SIGALRM, hear)
-signal.setitimer(signal.ITIMER_REAL, 0.3)
 try:
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
     compile_filter('({terms(3000)}) or vlan', optimize={optimize})
 except Heard:
     print("heard")
 """
-    done = subprocess.run([sys.executable, "-"], input=script, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-"], input=script, capture_output=True, text=True, timeout=100)
     assert (done.stdout, done.returncode) == ("heard\n", 0), done.stderr

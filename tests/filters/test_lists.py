@@ -192,10 +192,10 @@ def test_thousands_of_members(form, kind):
     prefixes = [32 if kind == "hosts" else random.randint(17, 32) for _ in addresses]
     nets = [ipaddress.ip_network((at, prefix), strict=False) for at, prefix in zip(addresses, prefixes, strict=True)]
     members = " or ".join(f"host {net[0]}" if kind == "hosts" else f"net {net}" for net in nets)
-    started = time.monotonic()
+    started = time.process_time()
     program = compile_filter(form.format(members))
     compiled = NativeFilter(program)
-    assert time.monotonic() - started < 20
+    assert time.process_time() - started < 20
     inside = [net[random.randrange(net.num_addresses)] for net in random.sample(nets, 60)]
     known = {(int(net[0]), net.prefixlen) for net in nets}
 
@@ -254,10 +254,10 @@ def test_what_is_no_list_is_left_to_libpcap(text):
 )
 def test_errors_in_long_lists(text, says):
     """What is wrong in or beside a long list is said as for a short one, and soon."""
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(UsageError, match=re.escape(says)):
         compile_filter(text)
-    assert time.monotonic() - started < 60
+    assert time.process_time() - started < 60
 
 
 def test_long_lists_are_printed():

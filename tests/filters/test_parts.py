@@ -67,9 +67,9 @@ def test_parts_mean_what_the_whole_means(packets, monkeypatch, seed):
 @pytest.mark.parametrize("form", ["{}", "tcp and not ({})", "port 7 or (udp and (({})))"])
 def test_a_thousand_terms(form):
     """1,000 different terms, for which libpcap alone takes a minute and a half, are compiled, and they match."""
-    started = time.monotonic()
+    started = time.process_time()
     program = compile_filter(form.format(terms(1000)))
-    assert time.monotonic() - started < 60
+    assert time.process_time() - started < 60
     for number, found in ((0, True), (777, True), (1001, False)):
         address = bytes([10, number % 7, number // 250, number % 250])
         for protocol in (6, 17):
@@ -144,12 +144,16 @@ def test_values_in_parentheses(form, optimize):
     assert answers == {True, False}
 
 
-def test_a_thousand_values_in_parentheses():
+def test_a_thousand_values_in_parentheses(monkeypatch):
     """A list that no set can stand for is compiled in parts, where libpcap needs a time that grows with its square."""
     values = [f"10.{at % 7}.{at // 250}.{at % 250}" for at in range(1000)]
-    started = time.monotonic()
+    parts._piece.cache_clear()
+    pieces: list[str] = []
+    compile = libpcap._compile
+    monkeypatch.setattr(libpcap, "_compile", lambda text, *how: pieces.append(text) or compile(text, *how))
     program = compile_filter(f"src and dst host ({' or '.join(values)})", optimize=False)
-    assert time.monotonic() - started < 4
+    assert len(pieces) < 50
+    assert max(text.count(" or ") for text in pieces) < 100
     assert len(program) > 20_000
 
 

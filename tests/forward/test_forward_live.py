@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import threading
@@ -13,7 +14,20 @@ from contextlib import ExitStack
 import dpkt
 import pytest
 
-from forward_rig import EXAMPLE, LEAVE, MTU, Running, by_flow, caught, frames_of, receiving_in_order, replay, tcpdump
+from forward_rig import (
+    AT_REST,
+    EXAMPLE,
+    LEAVE,
+    MTU,
+    Running,
+    arrived,
+    by_flow,
+    caught,
+    frames_of,
+    receiving_in_order,
+    replay,
+    tcpdump,
+)
 from rig import Wire, flow_frames, until
 from wirecap.linux import netlink, netns
 
@@ -25,7 +39,7 @@ def test_a_real_trace_goes_through(testbed, mixed_trace, tmp_path, mode):
     bed = testbed(queues=1, nics=2, mtu=MTU)
     near, far = bed.nics
     with (
-        Running(bed, near.inside, far.inside, "--cell", "4096", "--mode", mode, *LEAVE) as forward,
+        Running(bed, near.inside, far.inside, "--cell", "4096", "--mode", mode, *AT_REST, *LEAVE) as forward,
         tcpdump(far.outside, tmp_path / "far.pcap") as dump,
     ):
         replay(near.outside, mixed_trace)
@@ -42,7 +56,10 @@ def test_both_directions_at_once(testbed, mixed_trace, tmp_path):
     bed = testbed(queues=4, nics=2, mtu=MTU)
     one, other = bed.nics
     with ExitStack() as stack:
-        forward = stack.enter_context(Running(bed, one.inside, other.inside, "--both", "--cell", "4096", *LEAVE))
+        at_rest = ("-R", "128", "--ring", "32768")  # each queue holds its part of a trace, twice
+        forward = stack.enter_context(
+            Running(bed, one.inside, other.inside, "--both", "--cell", "4096", *at_rest, *LEAVE)
+        )
         for nic in bed.nics:
             stack.enter_context(receiving_in_order(nic.outside))
         dumps = [stack.enter_context(tcpdump(nic.outside, tmp_path / nic.outside)) for nic in bed.nics]
@@ -134,7 +151,7 @@ def test_handlers_change_packets_on_their_way(testbed, mixed_trace, tmp_path):
         for number, frame in enumerate(sent):
             writer.writepkt(frame, number * 1e-5)
     with (
-        Running(bed, near.inside, far.inside, "--cell", "4096", *row, *LEAVE) as forward,
+        Running(bed, near.inside, far.inside, "--cell", "4096", *row, *AT_REST, *LEAVE) as forward,
         tcpdump(far.outside, tmp_path / "far.pcap") as dump,
     ):
         replay(near.outside, trace, "--mbps=200")
@@ -154,7 +171,7 @@ def checksum_right(frame: bytes) -> bool:
     return len(header) >= 20 and frame[at] >> 4 == 4 and dpkt.in_cksum(header) == 0
 
 
-def set_up(namespace: str, interface: str, up: bool) -> None:
+def set_up(namespace: str | None, interface: str, up: bool) -> None:
     from pyroute2 import IPRoute
 
     def change() -> None:
@@ -162,6 +179,19 @@ def set_up(namespace: str, interface: str, up: bool) -> None:
             route.link("set", index=netlink.interface(interface).index, state="up" if up else "down")
 
     netns.call(namespace, change)
+
+
+def operational(namespace: str | None, interface: str) -> bool:
+    """Whether a link passes packets, which it does a moment after it is set up."""
+    return netns.call(namespace, netlink.interface, interface).state == "up"
+
+
+def so_far(forward: Running, what: str) -> int:
+    """How many packets were forwarded, or dropped, by the counters that a forwarder printed last on SIGUSR1."""
+    os.kill(forward.child.pid, signal.SIGUSR1)
+    time.sleep(0.05)
+    last = forward.child.output.rpartition(" so far")[2]
+    return sum(map(int, re.findall(rf"(\d+) packets? {what}", last)))
 
 
 @pytest.mark.live
@@ -174,17 +204,22 @@ def test_an_outgoing_nic_that_goes_down_and_comes_back(testbed, end):
     place = (bed.name, far.inside) if end == "inside" else (None, far.outside)
     with Running(bed, near.inside, far.inside, "--tx-wait", "1ms") as forward, Wire(near.outside) as wire:
         wire.send(flow_frames(1000))
-        time.sleep(0.3)
+        until(lambda: arrived(far.outside) >= 1000)
         set_up(*place, up=False)
         wire.send(flow_frames(12_000, first=1000))  # which the pool has room for, however busy the machine is
-        time.sleep(0.3)
+        until(lambda: so_far(forward, "dropped") > 9000)
         set_up(*place, up=True)
-        time.sleep(0.3)
-        wire.send(flow_frames(1000, first=13_000))
-        time.sleep(0.3)
+        until(lambda: operational(bed.name, far.inside) and operational(None, far.outside))
+        sent = 13_000
+        while arrived(far.outside) < 2000:
+            wire.send(flow_frames(1000, first=sent))
+            sent += 1000
+            again = time.monotonic() + 5
+            while arrived(far.outside) < 2000 and time.monotonic() < again:
+                time.sleep(0.01)
         summary = forward.end()
     packets = summary["packets"]
-    assert packets["received"] == 14_000
+    assert packets["received"] == sent
     assert packets["forwarded"] >= 2000
     assert set(packets["drops"]) <= {"tx_ring_full", "tx_refused"}
     assert packets["dropped"] > 9_000
@@ -198,9 +233,9 @@ def test_a_deleted_outgoing_nic_ends_the_run(testbed, both):
     near, far = bed.nics
     with Running(bed, near.inside, far.inside, *both) as forward, Wire(near.outside) as wire:
         wire.send(flow_frames(1000))
-        time.sleep(0.3)
-        subprocess.run(["ip", "link", "del", far.outside], check=True, timeout=10)
-        ended = forward.child.end(None, 20)
+        until(lambda: arrived(far.outside) >= 1000)
+        subprocess.run(["ip", "link", "del", far.outside], check=True, timeout=60)
+        ended = forward.child.end(None, 90)
     assert ended.status == 1, ended.output
     assert f"{far.inside} is gone" in ended.output
     assert "1000 packets received" in ended.output
@@ -215,10 +250,11 @@ def test_a_killed_forwarder_leaves_clean_interfaces(testbed):
         os.kill(forward.child.pid, signal.SIGKILL)
         until(lambda: not forward.child.running)
     for nic in bed.nics:
-        assert netns.call(bed.name, netlink.interface, nic.inside).xdp_mode == ""
+        until(lambda nic=nic: netns.call(bed.name, netlink.interface, nic.inside).xdp_mode == "")
     with Running(bed, one.inside, other.inside, "--both") as forward, Wire(one.outside) as wire:
+        before = arrived(other.outside)
         wire.send(flow_frames(100))
-        time.sleep(0.3)
+        until(lambda: arrived(other.outside) >= before + 100)
         assert forward.end()["packets"]["forwarded"] == 100
 
 
@@ -228,16 +264,10 @@ def test_counts_so_far(testbed):
     bed = testbed(queues=1, nics=2)
     near, far = bed.nics
     with Running(bed, near.inside, far.inside) as forward, Wire(near.outside) as wire:
-
-        def counted() -> bool:
-            os.kill(forward.child.pid, signal.SIGUSR1)
-            time.sleep(0.05)
-            return "20 packets forwarded" in forward.child.output
-
         wire.send(flow_frames(20))
-        until(counted, 20)
+        until(lambda: so_far(forward, "forwarded") == 20)
         os.kill(forward.child.pid, signal.SIGUSR2)
         wire.send(flow_frames(20))
-        time.sleep(0.2)
+        until(lambda: arrived(far.outside) >= 40)
         summary = forward.end()
     assert summary["packets"]["forwarded"] == 40

@@ -25,7 +25,7 @@ def forward(between: Hosts, *options: str) -> Running:
 def counter(host: Host, name: str) -> int:
     """A counter of a host's kernel (proc_net_snmp)."""
     command = ["ip", "netns", "exec", host.namespace, "cat", "/proc/net/snmp"]
-    lines = subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout.splitlines()
+    lines = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.splitlines()
     names, values = ([line.split() for line in lines if line.startswith("Udp:")])[:2]
     return int(values[names.index(name)])
 
@@ -65,7 +65,7 @@ def test_left_alone_they_are_dropped_and_that_is_said(apart):
     """With --checksums leave a datagram arrives as it left, its receiver drops it, and a line says so beforehand."""
     between, one, other = apart
     with forward(between, "--checksums", "leave") as running, one.socket(INET, socket.SOCK_DGRAM) as sender:
-        running.child.wait_for("unfinished checksums", 20)
+        running.child.wait_for("unfinished checksums", 60)
         ping(one, other)
         sender.sendto(bytes(100), (other.address(INET), 9))
         until(lambda: counter(other, "InCsumErrors") == 1)
@@ -75,6 +75,6 @@ def test_left_alone_they_are_dropped_and_that_is_said(apart):
 def test_doctor_tells_of_unfinished_checksums(apart):
     """A port that gets packets from a stack on this machine is named, with the command for what is not finished."""
     command = [sys.executable, "-m", "wirecap", "doctor", "--netns", apart[0].name]
-    shown = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60).stdout
+    shown = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100).stdout
     assert f"{apart[0].ends[0]} checksums" in shown
     assert "ethtool -K INTERFACE tx off" in shown

@@ -24,7 +24,7 @@ def with_mtu(hosts, mtu):
     ends = [(between.name, end) for end in between.ends] + [(host.namespace, host.interface) for host in (one, other)]
     for namespace, interface in ends:
         command = ["ip", "-n", namespace, "link", "set", interface, "mtu", str(mtu)]
-        subprocess.run(command, check=True, timeout=20)
+        subprocess.run(command, check=True, timeout=60)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from forward_rig import EXAMPLE, LEAVE, MTU, Running, caught, flow_of, frames_of, replay, tcpdump, whole
+from forward_rig import AT_REST, EXAMPLE, LEAVE, MTU, Running, caught, flow_of, frames_of, replay, tcpdump, whole
 from rig import Wire, flow_frames, until
 from wirecap.lab.far_end import FarEnd
 from wirecap.linux import metadata, netlink, netns
@@ -21,12 +21,12 @@ def test_a_fan_out_spreads_flows_over_tcpdumps(testbed, mixed_trace, tmp_path):
     with ExitStack() as stack:
         names = ",".join(nic.inside for nic in outs)
         forward = stack.enter_context(
-            Running(bed, near.inside, "--to", names, "--balance", "flow", "--cell", "4096", *LEAVE)
+            Running(bed, near.inside, "--to", names, "--balance", "flow", "--cell", "4096", *AT_REST, *LEAVE)
         )
         dumps = [stack.enter_context(tcpdump(nic.outside, tmp_path / nic.outside)) for nic in outs]
         replay(near.outside, mixed_trace)
         sent = frames_of(mixed_trace)
-        until(lambda: sum(len(whole(tmp_path / nic.outside)) for nic in outs) >= len(sent), 30)
+        until(lambda: sum(len(whole(tmp_path / nic.outside)) for nic in outs) >= len(sent), 60)
         found = [caught(d, tmp_path / nic.outside, 0) for d, nic in zip(dumps, outs, strict=True)]
         summary = forward.end()
     assert summary["packets"]["forwarded"] == len(sent)
@@ -85,10 +85,11 @@ def test_the_bare_ring_forwards_too(testbed, handlers):
         wire.send(flow_frames(20_000))
         until(lambda: end.packets > 1000)
         summary = forward.end()
-        arrived = end.packets
+        forwarded = summary["packets"]["forwarded"]
+        until(lambda: end.packets >= forwarded)  # what has left may still be on its way
+        assert end.packets == forwarded
     assert summary["engine"] == "direct"
     assert summary["packets"]["received"] == 20_000
-    assert summary["packets"]["forwarded"] == arrived
     assert set(summary["packets"]["drops"]) <= {"ring_full", "tx_ring_full"}
 
 

@@ -120,8 +120,8 @@ def test_a_trigger_that_comes_in_drops_holds_nobody_up(tmp_path: Path, monkeypat
     thread = threading.Thread(target=drop)
     thread.start()
     try:
-        assert began.wait(10)
-        assert ended.wait(30), "the socket still listens to a client that never ends"
+        assert began.wait(60)
+        assert ended.wait(60), "the socket still listens to a client that never ends"
     finally:
         stop.set()
         thread.join()
@@ -130,16 +130,17 @@ def test_a_trigger_that_comes_in_drops_holds_nobody_up(tmp_path: Path, monkeypat
 
 
 def test_triggers_are_heard_after_a_lack_of_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(trigger_socket, "_PATIENCE_S", 60.0)
     fired = threading.Event()
     listener = trigger_socket.TriggerSocket(lambda name: fired.set(), tmp_path)
     refuse = _Refusing(listener._listener)
     try:
         listener._listener = refuse  # type: ignore[assignment]
         trigger_socket.send(listener.path, "first")  # by the accept that is waiting
-        assert refuse.refused.wait(10)
+        assert refuse.refused.wait(60)
         fired.clear()
         trigger_socket.send(listener.path, "again")
-        assert fired.wait(10)
+        assert fired.wait(60)
     finally:
         listener.close()
 

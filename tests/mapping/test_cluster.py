@@ -7,16 +7,17 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from map_rig import HANDLERS, frame, pcap
 
+from rig import until
 from wirecap.cli import main
 
 pytest.importorskip("distributed")
-START_S = 60
+START_S = 100
 PYTHON = [sys.executable, "-P", "-m"]
 
 
@@ -36,10 +37,7 @@ def cluster(tmp_path_factory):
     try:
         start("distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
               "--scheduler-file", str(about))  # fmt: skip
-        give_up = time.monotonic() + START_S
-        while not about.exists() and time.monotonic() < give_up:
-            time.sleep(0.05)
-        address = json.loads(about.read_text())["address"]
+        address = until(lambda: address_in(about), START_S)
 
         def worker(name):
             return start(
@@ -59,6 +57,14 @@ def cluster(tmp_path_factory):
             process.kill()
         for process in running:
             process.wait()
+
+
+def address_in(about: Path) -> str | None:
+    """The scheduler's address; None as long as its file is not whole."""
+    try:
+        return json.loads(about.read_text())["address"]
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def wait_for(address: str, count: int) -> None:

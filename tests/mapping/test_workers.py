@@ -32,7 +32,7 @@ def test_copies(tmp_path, threads):
     if threads:
         (handlers := tmp_path / "mine.py").write_text(
             HANDLERS.read_text() + "\nimport threading, time\n"
-            "threading.Thread(target=time.sleep, args=(20,), daemon=True).start()\n"
+            "threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"
         )
     *printed, result = lines(f"{handlers}:in_copies", path, "--workers", "2", "--part", "64KiB")
     assert json.loads(result) == {"in_copies": {"interpreter" if threads else "copy": 400}}

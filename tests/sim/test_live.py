@@ -222,7 +222,7 @@ def test_ctrl_c_in_the_middle_of_a_point(tmp_path, number):
         name = f"wf{child.pid % 100_000}"
         until(lambda: name in netns.names(), 120)
         until(lambda: _captures_in(name), 60)
-        ended = child.end(number)
+        ended = child.end(number, 100)
     assert ended.status == 1
     assert "written so far" in ended.output
     found = json.loads((tmp_path / "figure-11.json").read_text())

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 
 from wirecap.errors import UsageError
 from wirecap.kernels.base.jit import PURE
@@ -40,7 +40,7 @@ def test_the_planned_burst_survives_in_the_simulator(demand, advanced):
 
 
 @given(demands())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_longer_burst_does_not(demand):
     """In basic mode a burst of five chunks more on the worst queue loses packets: no pool is planned too deep."""
     assume(demand.handler_pps < 0.9 * demand.rate_pps * demand.worst_share)
@@ -52,7 +52,7 @@ def test_a_longer_burst_does_not(demand):
 
 
 @given(demands(), st.integers(64, 512), st.integers(4, 200))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 def test_expected_loss_of_given_pools(demand, M, R):
     """With M and R given, what all queues together lose when simulated is at most the reckoned loss, and at most three
     chunks of each queue less."""
@@ -64,7 +64,7 @@ def test_expected_loss_of_given_pools(demand, M, R):
 
 
 @given(demands(), st.integers(64, 512), st.integers(4, 200))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 def test_buddies_lose_no_more(demand, M, R):
     """In advanced mode the reckoned loss of a burst is a bound: buddies make it smaller, never larger."""
     found = plan(demand, advanced=True, M=M, R=R)

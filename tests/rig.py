@@ -5,6 +5,7 @@ Import ``time_limit`` in a conftest.py to give each of a folder's tests LIMIT_S 
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import os
 import signal
@@ -26,10 +27,13 @@ from wirecap.engine.accounting import QueueCounts
 from wirecap.engine.engine import Application, Engine, ThreadLayout
 from wirecap.handlers.handler import Selection
 from wirecap.handlers.pipeline import Pipeline
+from wirecap.kernels.pool import pool as k
+from wirecap.kernels.xdp import rings as r
 from wirecap.lab.testbed import Testbed
 from wirecap.linux import netns
 from wirecap.run import build
 from wirecap.source.memory import MemorySource
+from wirecap.source.rings import ATTACHED
 from wirecap.source.source import CaptureSettings, Source
 from wirecap.traffic import synthetic as frames
 
@@ -124,6 +128,7 @@ class Rig:
         build.prepare(self.source, self.application)
         settings = CaptureSettings(timeout_ns=timeout_ns)
         self.engine = Engine(self.source, self.application, M=M, R=R, settings=settings, **options)
+        self._attached = min(M * R, ring or ATTACHED)
 
     def __enter__(self) -> Rig:
         self.engine.start()
@@ -159,6 +164,11 @@ class Rig:
         failure = self.engine.failure()
         if failure:
             raise failure
+
+    def at_home(self) -> None:
+        """Wait until as many cells as at the beginning are attached again: delivered packets still have some."""
+        words = self.engine.pool.queues
+        until(lambda: (words[r.SUBMITTED :: k.QUEUE_WORDS] - words[k.TAKEN :: k.QUEUE_WORDS] == self._attached).all())
 
     def ended(self) -> int:
         summary = self.engine.summary()
@@ -276,14 +286,14 @@ class LiveRig:
 
     def __init__(
         self, bed: Testbed, *sources: str, write: WriteConfig | None = None, handlers: Sequence[str] = (),
-        source: Source | None = None, **config: Any,
+        source: Source | None = None, application: Application | None = None, **config: Any,
     ) -> None:  # fmt: skip
         self.config = CaptureConfig(
             sources=tuple(QueueSpec.parse(text) for text in sources or (bed.nics[0].inside,)),
             handlers=tuple(HandlerSpec.parse(text) for text in handlers), netns=bed.name, **config,
         )  # fmt: skip
         self.source = source or build.source_of(self.config, write)
-        self.application = build.application_of(self.config, write, self.source)
+        self.application = application or build.application_of(self.config, write, self.source)
         build.prepare(self.source, self.application)
         self.engine = build.engine_of(self.config, self.source, self.application)
 
@@ -306,16 +316,48 @@ class LiveRig:
     delivered = Rig.delivered
 
 
+@contextmanager
+def one_cpu() -> Iterator[None]:
+    """The thread stays on one CPU: frames that wait in the kernel for another one would come after later ones."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def packets_there(bed: Testbed, interface: str | None = None) -> int:
+    """What a testbed's inside has received, by its own counters: with native XDP the hook has seen that many."""
+    text = netns.call(bed.name, Path("/proc/thread-self/net/dev").read_text)
+    name = interface or bed.nics[0].inside
+    line = next(line for line in text.splitlines() if line.strip().startswith(f"{name}:"))
+    return int(line.split(":")[1].split()[1])
+
+
 class Wire:
-    """Sends frames from a testbed's outside, one after the other, through a packet socket."""
+    """Sends frames from a testbed's outside, one after the other, through a packet socket.
+
+    What the kernel has no room for, because its queues are full of others' packets, is sent again (Linux 6.7 says so).
+    """
 
     def __init__(self, interface: str) -> None:
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self._socket.bind((interface, 0))
 
     def send(self, frames: Iterable[bytes]) -> None:
-        for frame in frames:
+        with one_cpu():
+            for frame in frames:
+                until(lambda frame=frame: self._taken(frame))
+
+    def _taken(self, frame: bytes) -> bool:
+        try:
             self._socket.send(frame)
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            return False
+        return True
 
     def __enter__(self) -> Wire:
         return self

@@ -110,13 +110,13 @@ class Child:
     def running(self) -> bool:
         return self._process.poll() is None
 
-    def wait_for(self, pattern: str, timeout_s: float = 20.0) -> re.Match[str]:
+    def wait_for(self, pattern: str, timeout_s: float = 60.0) -> re.Match[str]:
         """Wait until the output matches; WirecapError with the last lines if the program ends or time runs out."""
         limit = time.monotonic() + timeout_s
         while True:
             ended = not self.running
             if ended:
-                self._collector.join(1.0)
+                self._collector.join(10.0)
             found = re.search(pattern, self.output, re.MULTILINE)
             if found:
                 return found
@@ -127,7 +127,7 @@ class Child:
                 raise WirecapError(f"{self.command[0]} {how}: {last}")
             time.sleep(0.01)
 
-    def end(self, number: int | None = signal.SIGINT, timeout_s: float = 20.0) -> Ended:
+    def end(self, number: int | None = signal.SIGINT, timeout_s: float = 60.0) -> Ended:
         """Send a signal (None: let it finish on its own) and wait; kill it if it does not end in time."""
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         if number is not None and self.running:
@@ -140,7 +140,7 @@ class Child:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         if self._process.stdin:
             self._process.stdin.close()
-        self._collector.join(2.0)
+        self._collector.join(10.0)
         cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         return Ended(self._process.returncode, self.output, time.monotonic() - self._began, cpu_s)
 

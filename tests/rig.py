@@ -327,10 +327,10 @@ def one_cpu() -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def packets_there(bed: Testbed, interface: str | None = None) -> int:
-    """What a testbed's inside has received, by its own counters: with native XDP the hook has seen that many."""
-    text = netns.call(bed.name, Path("/proc/thread-self/net/dev").read_text)
-    name = interface or bed.nics[0].inside
+def packets_there(bed: Testbed | None, interface: str = "") -> int:
+    """What an interface (of a testbed: its inside) has received, by its own counters: native XDP has seen that many."""
+    text = netns.call(bed.name if bed else None, Path("/proc/thread-self/net/dev").read_text)
+    name = interface or (bed.nics[0].inside if bed else "")
     line = next(line for line in text.splitlines() if line.strip().startswith(f"{name}:"))
     return int(line.split(":")[1].split()[1])
 

@@ -53,6 +53,7 @@ def test_packets_are_whole(most):
             rig.inject(0, [packet])
             if number % 4 == 0:
                 rig.done(number)
+                rig.at_home()
         rig.stop()
         check_identity(rig.engine, received=len(sent))
         summary = rig.engine.summary()

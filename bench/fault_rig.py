@@ -92,13 +92,21 @@ class Setting:
         return self.folder / "summary.json"
 
     def send(self, count: int, size: int = 60, rate: float = 0, cpu: int | None = None) -> int:
+        """Send so many, and wait until they are there; what the veth's own queue had no room for is sent again."""
+        before, sent = common.received_by(self.inside, self.bed.name), 0
+        while sent < count:
+            sent += self._send(count - sent, size, rate, cpu)
+        wait(lambda: common.received_by(self.inside, self.bed.name) - before >= sent, "what was sent at the interface")
+        return sent
+
+    def _send(self, count: int, size: int, rate: float, cpu: int | None = None) -> int:
         with LiveFrames(self.outside, synthetic.udp(size), cpu=cpu) as sender:
             return sender.send_paced(count, rate) if rate else sender.send(count)
 
     def send_any(self, count: int, size: int = 60, rate: float = 0) -> None:
         """What may find nobody: the capture is about to end."""
         with contextlib.suppress(WirecapError):
-            self.send(count, size, rate)
+            self._send(count, size, rate)
 
     def ip(self, *arguments: str, inside: bool = True) -> None:
         tool("ip", *(["-n", self.bed.name] if inside else []), *arguments)

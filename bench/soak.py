@@ -34,6 +34,8 @@ from wirecap.traffic.live_frames import LiveFrames
 NAME = f"{common.PREFIX}{os.getpid()}s"
 GROWTH = 1.05
 """Memory at the end may be that of the middle times this: caches fill, a leak goes on."""
+FEWEST = 4
+"""Samples for a judgement: however short it is, and however busy the machine, a run goes on until it has them."""
 DRIFT_S, JUDGED_S, AHEAD_S = 0.25, 300.0, 0.05
 """Timestamps may move so far against the clock of the file system, in a run of at least so long; and be ahead of it."""
 PRESET = (
@@ -126,7 +128,7 @@ def soak(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         sending = threading.Thread(target=send, args=(nic.outside, end, sent, args.sender_cpu))
         sending.start()
         try:
-            while time.monotonic() - begun < args.minutes * 60 and sent[0] < args.packets:
+            while (time.monotonic() - begun < args.minutes * 60 and sent[0] < args.packets) or len(samples) < FEWEST:
                 time.sleep(args.every)
                 with contextlib.suppress(TimeoutError):  # of a machine that has much else to do: one sample less
                     samples.append(look(child.pid, port, begun, folder))
@@ -134,6 +136,7 @@ def soak(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         finally:
             end.set()
             sending.join()
+        common.settle(nic.inside, NAME)
         watched = top.running
         ended = child.end(timeout_s=300)
     if ended.status:
@@ -146,12 +149,12 @@ def soak(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def judge(samples: list[Sample], told: dict[str, Any], sent: int) -> list[str]:
     """What grew, went backwards or does not add up."""
     packets, failed = told["packets"], common.contradictions(told, sent)
-    if len(samples) < 4:
-        return [*failed, "too short for a judgement: fewer than 4 samples"]
+    if len(samples) < FEWEST:
+        return [*failed, f"too short for a judgement: fewer than {FEWEST} samples"]
     half = samples[len(samples) // 4 :]
     early, late = half[: len(half) // 2], half[len(half) // 2 :]
-    for name in ("rss", "descriptors", "threads"):
-        before, after = (statistics.median(getattr(each, name) for each in part) for part in (early, late))
+    for name, typical in (("rss", statistics.median), ("descriptors", min), ("threads", min)):  # files come and go
+        before, after = (typical([getattr(each, name) for each in part]) for part in (early, late))
         if after > before * GROWTH:
             failed.append(f"{name} grew from {before:g} to {after:g}")
     failed += drifted(early, late)

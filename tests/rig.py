@@ -34,6 +34,7 @@ from wirecap.lab.testbed import Testbed
 from wirecap.linux import netns
 from wirecap.run import build
 from wirecap.source.memory import MemorySource
+from wirecap.source.rings import ATTACHED
 from wirecap.source.source import CaptureSettings, Source
 from wirecap.traffic import synthetic as frames
 
@@ -128,6 +129,7 @@ class Rig:
         build.prepare(self.source, self.application)
         settings = CaptureSettings(timeout_ns=timeout_ns)
         self.engine = Engine(self.source, self.application, M=M, R=R, settings=settings, **options)
+        self._attached = min(M * R, ring or ATTACHED)
 
     def __enter__(self) -> Rig:
         self.engine.start()
@@ -169,6 +171,11 @@ class Rig:
         failure = self.engine.failure()
         if failure:
             raise failure
+
+    def at_home(self) -> None:
+        """Wait until as many cells as at the beginning are attached again: delivered packets still have some."""
+        words = self.engine.pool.queues
+        until(lambda: (words[r.SUBMITTED :: k.QUEUE_WORDS] - words[k.TAKEN :: k.QUEUE_WORDS] == self._attached).all())
 
     def ended(self) -> int:
         summary = self.engine.summary()
@@ -320,14 +327,14 @@ class LiveRig:
 
     def __init__(
         self, bed: Testbed, *sources: str, write: WriteConfig | None = None, handlers: Sequence[str] = (),
-        source: Source | None = None, **config: Any,
+        source: Source | None = None, application: Application | None = None, **config: Any,
     ) -> None:  # fmt: skip
         self.config = CaptureConfig(
             sources=tuple(QueueSpec.parse(text) for text in sources or (bed.nics[0].inside,)),
             handlers=tuple(HandlerSpec.parse(text) for text in handlers), netns=bed.name, **config,
         )  # fmt: skip
         self.source = source or build.source_of(self.config, write)
-        self.application = build.application_of(self.config, write, self.source)
+        self.application = application or build.application_of(self.config, write, self.source)
         build.prepare(self.source, self.application)
         self.engine = build.engine_of(self.config, self.source, self.application)
 
@@ -348,6 +355,14 @@ class LiveRig:
     ended = Rig.ended
     drops = Rig.drops
     delivered = Rig.delivered
+
+
+def packets_there(bed: Testbed | None, interface: str = "") -> int:
+    """What an interface (of a testbed: its inside) has received, by its own counters: native XDP has seen that many."""
+    text = netns.call(bed.name if bed else None, Path("/proc/thread-self/net/dev").read_text)
+    name = interface or (bed.nics[0].inside if bed else "")
+    line = next(line for line in text.splitlines() if line.strip().startswith(f"{name}:"))
+    return int(line.split(":")[1].split()[1])
 
 
 class Wire:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 from hosts import INET, INET6, hosts, ping, tcp, udp
 from live import missing
-from rig import read_pcap, read_pcapng, time_limit
+from rig import read_pcap, read_pcapng, time_limit, until
 from wirecap.lab import process
 
 __all__ = ["hosts", "time_limit"]
@@ -32,13 +33,13 @@ class Both:
             *WIRECAP, "--netns", namespace, "-i", interface + queues, "-w", str(self.out), "--summary-json",
             str(self.json), *options,
         ])  # fmt: skip
-        command = ["tcpdump", "-i", interface, "-n", "-B", "65536", "-Z", "root", "-w", str(self.reference), *options]
+        command = ["tcpdump", "-i", interface, "-n", "-B", "65536", "-U", "-Z", "root", "-w", str(self.reference)]
+        command += options
         self.theirs = process.Child(command, namespace)
 
     def __enter__(self):
         self.ours.wait_for("engine packet", 120)
         self.theirs.wait_for("listening on")
-        time.sleep(0.2)
         return self
 
     def __exit__(self, *_):
@@ -47,16 +48,20 @@ class Both:
 
     def packets(self):
         """(our packets, tcpdump's), in the order of the files."""
-        time.sleep(1.3)  # libpcap's blocks time out after a second
-        ended = self.theirs.end(signal.SIGINT)
-        assert "\n0 packets dropped by kernel" in ended.output
+        time.sleep(1.3)  # the last acknowledgements are on their way
         ended = self.ours.end(signal.SIGINT)
         assert ended.status == 0, ended.output
         self.summary = json.loads(self.json.read_text())
         counted = self.summary["packets"]
         assert counted["received"] == counted["delivered"] + counted["filtered_out"] + counted["dropped"]
         assert counted["drops"] == {}
-        ours, theirs = read_pcapng(self.out), read_pcap(self.reference)
+        ours = read_pcapng(self.out)
+        bytes_due = 24 + sum(16 + len(packet.data) for packet in ours)
+        with contextlib.suppress(pytest.fail.Exception):  # libpcap's blocks time out after a second; alike() tells more
+            until(lambda: self.reference.stat().st_size >= bytes_due)
+        ended = self.theirs.end(signal.SIGINT)
+        assert "\n0 packets dropped by kernel" in ended.output
+        theirs = read_pcap(self.reference)
         timestamps = [packet.timestamp for packet in ours]
         assert timestamps == sorted(timestamps)
         return ours, theirs

@@ -11,17 +11,20 @@ from typing import Any
 
 import pytest
 
-TRIES = 3
+TRIES = 6
 """Six handlers together are 16 % faster than the packets come, and wait for the pool to fill: a machine that takes a
-third of a second from them makes it lose.  That it loses nothing is seen once in so many tries; all else in each."""
+third of a second from them makes it lose, and one that takes it from the sender makes no overload.  What depends on
+that is seen once in so many tries; all else in each."""
 SCRIPT = Path(__file__).parents[1] / "bench" / "skew.py"
 
 
-def skew(setup: str, result: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The runs of one set-up, 6 s each: (advanced, basic)."""
+def skew(setup: str, result: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The runs of one set-up, 6 s each: (advanced, basic); None where the machine was too busy for them."""
     command = [sys.executable, str(SCRIPT), "--setup", setup, "--duration", "6", "-R", "100", "--json", str(result)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    if "the machine is too busy" in done.stdout + done.stderr:
+        return None
     assert result.exists(), done.stderr
     advanced, basic = json.loads(result.read_text())["runs"]
     return advanced, basic
@@ -38,21 +41,26 @@ def test_buddies_take_what_a_hot_queue_cannot(tmp_path: Path, setup: str, queues
     under a name.
     """
     for number in range(TRIES):
-        advanced, basic = skew(setup, tmp_path / f"{number}.json")
+        runs = skew(setup, tmp_path / f"{number}.json")
+        if not runs:
+            continue
+        advanced, basic = runs
         for run in (advanced, basic):
             assert len(run["per_queue"]) == queues
             for queue in run["per_queue"]:
                 assert queue["sent"] == queue["received"] == queue["delivered"] + queue["dropped"]
                 assert queue["dropped"] == sum(queue["drops"].values())
                 assert "unaccounted" not in queue["drops"]
-        assert 0 < advanced["offloaded"] == sum(queue["offloaded"] for queue in advanced["per_queue"] if queue["hot"])
+        assert advanced["offloaded"] == sum(queue["offloaded"] for queue in advanced["per_queue"] if queue["hot"])
         assert basic["offloaded"] == 0
         lost = [queue["dropped"] / queue["sent"] for queue in basic["per_queue"] if queue["hot"]]
         assert len(lost) == hot
-        assert min(lost) >= 0.45
         cold = sum(queue["dropped"] for queue in basic["per_queue"] if not queue["hot"])
-        if not advanced["dropped"] and not cold:
+        if advanced["offloaded"] and not advanced["dropped"] and not cold and min(lost) >= 0.45:
             break
+    assert runs
+    assert advanced["offloaded"] > 0
+    assert min(lost) >= 0.45
     assert advanced["failed"] == basic["failed"] == []
     assert advanced["delivered"] == advanced["sent"]
     assert cold == 0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import socket
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
 
 import wirecap
+from rig import Wire, packets_there, until
 from wirecap.lab.testbed import Testbed
 from wirecap.traffic import synthetic
 from wirecap.traffic.live_frames import LiveFrames
@@ -20,10 +21,9 @@ def test_a_capture_that_was_stopped_gives_what_it_has(testbed: Callable[..., Tes
     bed = testbed(queues=1)
     nic = bed.nics[0]
     with wirecap.open(nic.inside, netns=bed.name, M=4, R=16) as capture:
-        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
-            sender.bind((nic.outside, 0))
-            for number in range(30):
-                sender.send(bytes(12) + b"\x88\xb5" + bytes([number]) * 46)
+        with Wire(nic.outside) as wire:
+            wire.send(bytes(12) + b"\x88\xb5" + bytes([number]) * 46 for number in range(30))
+        until(lambda: packets_there(bed) == 30)
         capture.stop()
         assert [packet[14] for chunk in capture for packet in chunk] == list(range(30))
     assert capture.summary()["packets"]["delivered"] == 30
@@ -36,11 +36,19 @@ def test_a_stop_by_another_thread_is_no_failure(testbed: Callable[..., Testbed])
     """
     bed = testbed(queues=1)
     nic = bed.nics[0]
+
+    def stop(capture: wirecap.Capture) -> None:
+        end = time.monotonic() + 30
+        while not capture.summary()["packets"]["received"] and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        capture.stop()
+
     with LiveFrames(nic.outside, synthetic.udp(60)) as sender:
         for _ in range(10):
             with wirecap.open(nic.inside, netns=bed.name) as capture:
                 sending = threading.Thread(target=sender.send, args=(3_000_000,))
-                stopping = threading.Timer(0.1, capture.stop)
+                stopping = threading.Thread(target=stop, args=(capture,))
                 sending.start()
                 stopping.start()
                 delivered = sum(len(chunk) for chunk in capture)

@@ -10,13 +10,14 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from rig import Wire, flow_frames, time_limit, until
+from rig import Wire, flow_frames, packets_there, time_limit, until
 from wirecap.cli.main import run
 from wirecap.kernels.base.cache import cache_root
 from wirecap.linux import netlink, netns
@@ -118,6 +119,20 @@ class Running(NamedTuple):
     def interrupt(self) -> None:
         os.killpg(self.process.pid, signal.SIGINT)
 
+    def rests(self) -> None:
+        """Wait until it has read what came: until none of its threads had anything to do for some looks."""
+        for _ in range(4):
+            time.sleep(0.5)  # the kernel hands a block over after a second at most
+            until(lambda: not self._busy())
+
+    def _busy(self) -> bool:
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/task/[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                state, _, group = stat.read_text().rpartition(")")[2].split()[:3]
+                found += [state] if int(group) == self.process.pid else []
+        return any(state != "S" for state in found)
+
     def ended(self) -> str:
         """Wait for its end; what it has said."""
         self.process.wait(timeout=100)
@@ -164,8 +179,11 @@ class Shell:
         return netns.call(self._namespace, netlink.interface, interface)
 
     def send(self) -> None:
+        """Until wirecap's program on eth1 has seen them."""
+        before = netns.call(self._namespace, packets_there, None, "eth1")
         with Wire(self._outside) as wire:
             wire.send(flow_frames(PACKETS, 100))
+        until(lambda: netns.call(self._namespace, packets_there, None, "eth1") - before >= PACKETS)
 
     def stop_wirecap(self) -> None:
         os.kill(int((self._folder / "wirecap.pid").read_text()), signal.SIGTERM)
@@ -243,6 +261,7 @@ def test_tap(shell, row):
     shell.send()
     shell.stop_wirecap()
     assert f"{PACKETS} packets forwarded\n" in tap.ended()
+    tool.rests()
     tool.interrupt()
     counted = tool.ended()
     for line in row.then:

@@ -24,7 +24,7 @@ class Told:
 
 
 def ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, timeout=10)
+    subprocess.run(["ip", *arguments], check=True, timeout=60)
 
 
 def unplug(bed: Testbed, nic: int = 0) -> None:

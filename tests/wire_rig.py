@@ -18,6 +18,7 @@ from wirecap.kernels.pool import pool as k
 from wirecap.kernels.transmit import ring as t
 from wirecap.run import build
 from wirecap.source.memory import MemorySource
+from wirecap.source.rings import ATTACHED
 from wirecap.source.source import CaptureSettings
 from wirecap.source.wires import Output, WireTable
 
@@ -48,6 +49,7 @@ class WireRig(Rig):
         self.engine = Engine(
             self.source, self.application, M=M, R=R, settings=CaptureSettings(timeout_ns=timeout_ns), **options
         )
+        self._attached = min(M * R, ATTACHED)
         self.sent: list[list[bytes]] = [[] for _ in table.places]
         """The frames that left, by wire."""
         self._stopped = threading.Event()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from rig import Rig, check_identity, counted, leaves_no_thread, selection_of, until
+from rig import Gate, Rig, check_identity, counted, leaves_no_thread, selection_of, until
 from wirecap.config.capture import WriteConfig
 from wirecap.errors import UsageError
 from wirecap.handlers.handler import Handler
@@ -75,6 +75,7 @@ def test_all_is_delivered_where_there_is_room(queues, threads, advanced):
                 rig.inject_copies(queue, 100)
             total += 100 * queues
             rig.done(total)
+            rig.at_home()
         rig.stop()
         check_identity(rig.engine, received=total)
         assert rig.delivered == total
@@ -99,7 +100,7 @@ def test_stop_in_the_middle_of_traffic(threads, advanced, give_up):
 
 def test_giving_up_names_what_was_not_read():
     """A second SIGINT leaves what slow handlers did not get to as unread_at_stop."""
-    with Rig(Pipeline([Paced(1000)]), queues=2, M=8, R=8) as rig:
+    with Rig(Pipeline([Paced(4)]), queues=2, M=8, R=8) as rig:
         for queue in range(2):
             rig.inject_copies(queue, 60)
         until(lambda: rig.delivered)
@@ -230,11 +231,14 @@ def test_file_that_cannot_grow(limited, tmp_path, rate, per_queue, advanced):
 @pytest.mark.parametrize(("advanced", "offered"), [(False, 3), (True, 3)])
 def test_exhausted_pool(advanced, offered):
     """More packets than cells, with a handler that takes none of them: R x M are kept, the rest is named."""
-    with Rig(Pipeline([Paced(10)]), queues=2, M=8, R=8, advanced=advanced) as rig:
+    gate = Gate()
+    with Rig(Pipeline([gate.handler]), queues=2, M=8, R=8, advanced=advanced) as rig:
         for _ in range(offered):
             for queue in range(2):
                 rig.inject_copies(queue, 64)
                 time.sleep(0.01)
+        rig.engine.abandon()
+        gate.let_go(100)
         rig.stop(give_up=True)
         check_identity(rig.engine, received=2 * offered * 64)
         drops = rig.drops()

@@ -53,6 +53,7 @@ def test_packets_are_whole(most):
             rig.inject(0, [packet])
             if number % 4 == 0:
                 rig.done(number)
+                rig.at_home()
         rig.stop()
         check_identity(rig.engine, received=len(sent))
         summary = rig.engine.summary()
@@ -82,9 +83,11 @@ def test_exhausted_memory_waits():
         for number in range(room + waiting):
             rig.inject(0, [counted(number, size)])
             until(lambda number=number: counters[k.TAKEN] == 5 * min(number + 1, room))
+            if number < room:
+                rig.at_home()
         for _ in range(7):
             rig.inject(0, [counted(0, size)])
-        assert rig.ended() == 1 + 7  # the first one is with the handler
+        until(lambda: rig.ended() == 1 + 7)  # the first one is with the handler
         gate.let_go(1000)
         rig.done(room + waiting + 7)
         rig.stop()

@@ -17,7 +17,7 @@ OVERLOAD = Path(__file__).parents[2] / "bench" / "overload.py"
 def test_a_short_overload(tmp_path: Path) -> None:
     """A packet waits behind no more than the pool holds; when no packets wait any more, none are lost."""
     found = tmp_path / "found.json"
-    command = [sys.executable, str(OVERLOAD), "--seconds", "3", "--recovery", "5", "--json", str(found)]
+    command = [sys.executable, str(OVERLOAD), "--seconds", "3", "--recovery", "15", "--json", str(found)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
     assert found.exists(), done.stderr

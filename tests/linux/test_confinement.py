@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from rig import Wire, flow_frames, until
+from rig import Wire, flow_frames, packets_there, until
 from wirecap.kernels.base.jit import PURE
 from wirecap.linux import capabilities, netns, privileges, seccomp
 
@@ -31,7 +31,10 @@ def threads(process: int) -> dict[int, dict[str, str]]:
     """What /proc tells of each thread."""
     found = {}
     for task in Path(f"/proc/{process}/task").iterdir():
-        lines = (task / "status").read_text().splitlines()
+        try:
+            lines = (task / "status").read_text().splitlines()
+        except OSError:  # it has ended meanwhile
+            continue
         found[int(task.name)] = {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
     return found
 
@@ -98,9 +101,10 @@ def test_what_threads_keep(testbed, tmp_path, engine):
         kept += () if engine == "packet" else ("CAP_BPF", "CAP_PERFMON", "CAP_IPC_LOCK")
         assert int(main["CapPrm"], 16) & ~bits(*kept) == 0
         assert int(main["CapPrm"], 16) & bits("CAP_NET_ADMIN")
-        assert {one["Seccomp"] for one in threads(capture.process.pid).values()} == {"2"}
+        until(lambda: {one["Seccomp"] for one in threads(capture.process.pid).values()} == {"2"})
         with netns.call(bed.name, Wire, nic.inside) as wire:
             wire.send(flow_frames(100))
+        until(lambda: packets_there(None, nic.outside) >= 100)
         until(lambda: len(list(tmp_path.iterdir())) > 2)
     finally:
         summary = json.loads(capture.end()[0])
@@ -154,6 +158,7 @@ def test_a_folder_of_somebody_else(testbed, tmp_path):
         assert int(main["CapPrm"], 16) & bits("CAP_DAC_OVERRIDE")
         with netns.call(bed.name, Wire, nic.inside) as wire:
             wire.send(flow_frames(50))
+        until(lambda: packets_there(None, nic.outside) >= 50)
         until(lambda: len(list(theirs.iterdir())) > 3)
     finally:
         capture.end()

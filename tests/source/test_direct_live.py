@@ -7,9 +7,10 @@ import threading
 import pytest
 
 import wirecap
-from rig import LiveRig, Wire, check_identity, flow_frames, number_of, read_pcapng, until
+from rig import Gate, LiveRig, Wire, check_identity, flow_frames, number_of, packets_there, read_pcapng, until
 from wirecap.config.capture import PoolConfig, WriteConfig
 from wirecap.errors import UsageError
+from wirecap.handlers.pipeline import Pipeline
 from wirecap.linux import netlink, netns
 
 pytestmark = pytest.mark.live
@@ -56,15 +57,21 @@ def test_a_chunk_may_be_the_whole_ring(testbed):
     """With -M as large as the ring all that lies in it is one batch, whose cells come back together, as netmap's do:
     while 60 packets of a ring of 64 are handled, 4 more find room."""
     bed = testbed(queues=1)
-    with LiveRig(bed, engine="direct", ring=64, pool=PoolConfig(256, 2), handlers=["pkt_handler:rate=10"]) as rig:
+    gate = Gate()
+    pipeline = Pipeline([gate.handler])
+    with LiveRig(bed, engine="direct", ring=64, pool=PoolConfig(256, 2), application=pipeline) as rig:
         assert (rig.config.pool.M, rig.config.pool.R) == (64, 1)
         with Wire(bed.nics[0].outside) as wire:
             wire.send(flow_frames(1))
-            until(lambda: rig.delivered == 1)
+            until(lambda: gate.sizes == [1])
             wire.send(flow_frames(60, first=1))
-            until(lambda: rig.delivered == 61)
+            until(lambda: rig.engine.summary().total("received") == 61)
+            gate.let_go()
+            until(lambda: gate.sizes == [1, 60])
             wire.send(flow_frames(20, first=61))
         until(lambda: rig.engine.summary().total("received") == 81)
+        rig.engine.abandon()
+        gate.let_go(100)
         rig.stop(give_up=True)
         check_identity(rig.engine, received=81)
         assert rig.drops() == {"ring_full": 16, "unread_at_stop": 4}
@@ -78,9 +85,10 @@ def test_chunks_for_a_program(testbed, queues):
     seen = []
     with (
         Wire(nic.outside) as wire,
-        wirecap.open(nic.inside + queues, engine="direct", netns=bed.name, duration_s=30) as capture,
+        wirecap.open(nic.inside + queues, engine="direct", netns=bed.name, duration_s=60) as capture,
     ):
         wire.send(flow_frames(300))
+        until(lambda: packets_there(bed) == 300)
         for chunk in capture:
             seen += [number_of(bytes(packet)) for packet in chunk]
             if len(seen) == capture.summary()["packets"]["received"]:
@@ -107,7 +115,7 @@ def test_python_handlers(testbed):
 
     thread = threading.Thread(target=send)
     thread.start()
-    wirecap.capture(bed.nics[0].inside, note, engine="direct", netns=bed.name, count=200, duration_s=20)
+    wirecap.capture(bed.nics[0].inside, note, engine="direct", netns=bed.name, count=200, duration_s=60)
     thread.join()
     assert seen == list(range(200))
 

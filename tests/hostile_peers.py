@@ -178,7 +178,7 @@ class Servers(PythonTarget):
     def _well_behaved(self) -> None:
         self.fired.clear()
         send(self.triggers.path, "well")
-        if self.fired[-1:] != ["well"]:
+        if "well" not in self.fired:  # a client before it may be heard after it
             raise SilentError("the trigger was not heard")
         with self.doors["metrics"]() as channel:
             channel.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")

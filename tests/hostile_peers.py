@@ -186,7 +186,7 @@ class Servers(PythonTarget):
             except WirecapError:  # a busy machine takes longer than it waits
                 if time.monotonic() > end:
                     raise
-        if self.fired[-1:] != ["well"]:
+        if "well" not in self.fired:  # a client before it may be heard after it
             raise SilentError("the trigger was not heard")
         with self.doors["metrics"]() as channel:
             channel.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")

@@ -159,8 +159,7 @@ def test_filter_and_snap_length(hosts, tmp_path, expression, length):
     assert ours
     assert alike(ours, theirs)
     assert max(len(packet.data) for packet in ours) <= int(length)
-    if expression != "vlan 7 and ip":
-        assert both.summary["packets"]["received"] < 700  # the rest never came out of the kernel
+    assert both.summary["packets"]["received"] <= len(ours) + 40  # those with tags; the rest never left the kernel
 
 
 def test_the_host_keeps_its_connections(hosts, tmp_path):

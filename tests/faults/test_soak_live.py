@@ -28,6 +28,7 @@ def test_a_short_soak(tmp_path: Path, near: str) -> None:
         capture_output=True, text=True, env=environment, timeout=110, check=False,
     )  # fmt: skip
     assert found.exists(), done.stderr
+    assert "Traceback" not in done.stderr
     result = json.loads(found.read_text())
     assert [line for line in result["failed"] if not line.startswith("rss")] == []
     assert result["packets"]["received"] == result["sent"] > 0

@@ -211,13 +211,13 @@ def compare(packets: int, rounds: int, nfstream: str, scapy_packets: int) -> dic
             console.print(f"  scapy: {found['scapy'][0]:.0f}, from {scapy_packets} packets in {seconds:.1f} s")
     for name, times in found.items():
         if name != "wirecap":
-            more = f"{spread(map(truediv, times, found['wirecap']))} times our time"
+            more = f"{spread(map(truediv, times, found['wirecap']), '{:.0f}')} times our time"
             if name in cpus:
-                more += f", {spread(map(truediv, cpus[name], cpus['wirecap']))} times our CPU time"
+                more += f", {spread(map(truediv, cpus[name], cpus['wirecap']), '{:.0f}')} times our CPU time"
             console.print(f"  {name} takes {more}")
             note(f"{name} on the same file", more)
     spent = f"{spread(found['wirecap'], '{:.1f}')} s; {spread(cpus['wirecap'], '{:.1f}')} s of CPU time"
-    note(f"{packets:,} packets of mixed traffic from a file into Parquet", f"{spent}; {rounds} runs")
+    note(f"{packets:,} packets of mixed traffic from a file into Parquet", f"{spent}; runs: {rounds}")
     return found
 
 

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -62,7 +63,9 @@ def seconds_of(words: list[str]) -> tuple[float, float]:
 def mapped(words: list[str], out: Path) -> dict[str, float]:
     """The ``run`` of a map's summary, with the processor time and the time of the whole command."""
     cpu, took = seconds_of(["map", *words, "-q", "--json", str(out)])
-    return {**json.loads(out.read_text())["run"], "cpu_s": cpu, "command_s": took}
+    summary = json.loads(out.read_text())
+    assert len(summary["files"]) == sum(word.endswith(".pcap") for word in words)
+    return {**summary["run"], "cpu_s": cpu, "command_s": took}
 
 
 def ratio(name: str, values: list[float]) -> tuple[str, str]:
@@ -147,7 +150,7 @@ def main() -> None:
         files = [Path(folder) / f"{number}.pcap" for number in range(1 if given.no_cluster else given.files)]
         write_file(files[0], int(given.bytes))
         for file in files[1:]:
-            os.link(files[0], file)  # read again and again from the page cache: what is compared is work
+            shutil.copyfile(files[0], file)  # a link would be the same file, which is read once
         about = f"files of {files[0].stat().st_size / 1e9:.2f} GB, handler {given.handler}, {os.cpu_count()} cores"
         print(about)
         rows = [] if given.only_cluster else alone(files[0], given.handler, given.rounds)

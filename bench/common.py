@@ -26,7 +26,6 @@ from rich.table import Table
 
 from wirecap.errors import WirecapError
 from wirecap.lab import peers, process, testbed
-from wirecap.linux import netns
 from wirecap.traffic import synthetic
 from wirecap.traffic.live_frames import LiveFrames
 
@@ -114,17 +113,10 @@ class Ours:
         self.summary_file.unlink(missing_ok=True)
 
 
-def received_by(interface: str, namespace: str) -> int:
-    """What an interface has received, by its own counters: with native XDP the hook has seen that many."""
-    text = netns.call(namespace, Path("/proc/thread-self/net/dev").read_text)
-    words = {line.partition(":")[0].strip(): line.partition(":")[2].split() for line in text.splitlines()}
-    return int(words[interface][1])
-
-
 def settle(interface: str, namespace: str) -> None:
     """Wait until nothing more arrives: the kernel may still have some of what was sent."""
     before = -1
-    while (now := received_by(interface, namespace)) != before:
+    while (now := testbed.received(interface, namespace)) != before:
         before = now
         time.sleep(0.5)
 

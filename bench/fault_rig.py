@@ -93,10 +93,10 @@ class Setting:
 
     def send(self, count: int, size: int = 60, rate: float = 0, cpu: int | None = None) -> int:
         """Send so many, and wait until they are there; what the veth's own queue had no room for is sent again."""
-        before, sent = common.received_by(self.inside, self.bed.name), 0
+        before, sent = testbed.received(self.inside, self.bed.name), 0
         while sent < count:
             sent += self._send(count - sent, size, rate, cpu)
-        wait(lambda: common.received_by(self.inside, self.bed.name) - before >= sent, "what was sent at the interface")
+        wait(lambda: testbed.received(self.inside, self.bed.name) - before >= sent, "what was sent at the interface")
         return sent
 
     def _send(self, count: int, size: int, rate: float, cpu: int | None = None) -> int:

@@ -88,11 +88,6 @@ def caught(child: process.Child, file: Path, wanted: int) -> list[bytes]:
     return [packet.data for packet in read_pcap(file)]
 
 
-def arrived(interface: str) -> int:
-    """Packets that an interface of this namespace has received, as its kernel counts them."""
-    return int(Path(f"/sys/class/net/{interface}/statistics/rx_packets").read_text())
-
-
 def whole(file: Path) -> list[int]:
     """Where the packets of a growing file begin."""
     data, at, found = file.read_bytes(), 24, []

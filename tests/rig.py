@@ -357,14 +357,6 @@ class LiveRig:
     delivered = Rig.delivered
 
 
-def packets_there(bed: Testbed | None, interface: str = "") -> int:
-    """What an interface (of a testbed: its inside) has received, by its own counters: native XDP has seen that many."""
-    text = netns.call(bed.name if bed else None, Path("/proc/thread-self/net/dev").read_text)
-    name = interface or (bed.nics[0].inside if bed else "")
-    line = next(line for line in text.splitlines() if line.strip().startswith(f"{name}:"))
-    return int(line.split(":")[1].split()[1])
-
-
 class Wire:
     """Sends frames from a testbed's outside, one after the other, through a packet socket."""
 

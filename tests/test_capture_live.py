@@ -20,7 +20,6 @@ from rig import (
     check_identity,
     flow_frames,
     number_of,
-    packets_there,
     read_pcap,
     read_pcapng,
     time_limit,
@@ -29,6 +28,7 @@ from rig import (
 from wirecap.cli import main
 from wirecap.config.capture import PoolConfig, WriteConfig
 from wirecap.lab import process
+from wirecap.lab import testbed as lab
 from wirecap.linux import netlink, netns
 from wirecap.source.xdp import XdpSource
 from wirecap.traffic import synthetic
@@ -66,7 +66,8 @@ def test_real_trace(testbed, mixed_trace, tmp_path, mode, expression):
         command = ["tcpreplay", "--mbps", "300", "-i", bed.nics[0].outside, str(mixed_trace)]
         replay = process.run(command, cpus={min(os.sched_getaffinity(0))})  # on one, where they stay in order
         assert replay.status == 0, replay.output
-        until(lambda: packets_there(bed) == int(re.search(r"Successful packets:\s+(\d+)", replay.output)[1]))
+        due = int(re.search(r"Successful packets:\s+(\d+)", replay.output)[1])
+        until(lambda: lab.received(bed.nics[0].inside, bed.name) == due)
         ended = child.end(signal.SIGINT)
     assert ended.status == 0, ended.output
     wanted = tmp_path / "wanted.pcap"
@@ -150,7 +151,7 @@ def test_deleted_interface_on_the_command_line(testbed, tmp_path):
     with capture("--netns", bed.name, "-i", bed.nics[0].inside, "-w", str(out)) as child:
         with Wire(bed.nics[0].outside) as wire:
             wire.send(flow_frames(100))
-        until(lambda: packets_there(bed) == 100)
+        until(lambda: lab.received(bed.nics[0].inside, bed.name) == 100)
         subprocess.run(["ip", "link", "del", bed.nics[0].outside], check=True, timeout=60)
         ended = child.end(None)
     assert ended.status == 1, ended.output
@@ -182,7 +183,7 @@ def test_handler_that_hangs_can_be_ended(testbed):
     with capture("--netns", bed.name, "-i", inside, "--handler", "pkt_handler:rate=1") as child:
         with Wire(bed.nics[0].outside) as wire:
             wire.send(flow_frames(300))
-        until(lambda: packets_there(bed) >= 300)
+        until(lambda: lab.received(bed.nics[0].inside, bed.name) >= 300)
         for _ in range(3):
             assert child.running
             os.kill(child.pid, signal.SIGINT)
@@ -212,7 +213,7 @@ def test_second_interrupt_gives_up_what_is_left(testbed, tmp_path):
     ) as child:  # fmt: skip
         with LiveFrames(bed.nics[0].outside, synthetic.udp(60)) as sender:
             sent = sender.send(10_000)  # no more than lie attached while the capture thread gets no CPU
-        until(lambda: packets_there(bed) >= sent)
+        until(lambda: lab.received(bed.nics[0].inside, bed.name) >= sent)
         os.kill(child.pid, signal.SIGINT)
         child.wait_for(r"handling \d+ packets that were captured")
         assert child.running

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import pytest
 
 import wirecap
-from rig import Wire, packets_there, until
+from rig import Wire, until
+from wirecap.lab import testbed as lab
 from wirecap.lab.testbed import Testbed
 from wirecap.traffic import synthetic
 from wirecap.traffic.live_frames import LiveFrames
@@ -23,7 +24,7 @@ def test_a_capture_that_was_stopped_gives_what_it_has(testbed: Callable[..., Tes
     with wirecap.open(nic.inside, netns=bed.name, M=4, R=16) as capture:
         with Wire(nic.outside) as wire:
             wire.send(bytes(12) + b"\x88\xb5" + bytes([number]) * 46 for number in range(30))
-        until(lambda: packets_there(bed) == 30)
+        until(lambda: lab.received(bed.nics[0].inside, bed.name) == 30)
         capture.stop()
         assert [packet[14] for chunk in capture for packet in chunk] == list(range(30))
     assert capture.summary()["packets"]["delivered"] == 30

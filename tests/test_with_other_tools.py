@@ -17,9 +17,10 @@ from typing import NamedTuple
 
 import pytest
 
-from rig import Wire, flow_frames, packets_there, time_limit, until
+from rig import Wire, flow_frames, time_limit, until
 from wirecap.cli.main import run
 from wirecap.kernels.base.cache import cache_root
+from wirecap.lab import testbed as lab
 from wirecap.linux import netlink, netns
 
 __all__ = ["time_limit"]
@@ -180,10 +181,10 @@ class Shell:
 
     def send(self) -> None:
         """Until wirecap's program on eth1 has seen them."""
-        before = netns.call(self._namespace, packets_there, None, "eth1")
+        before = lab.received("eth1", self._namespace)
         with Wire(self._outside) as wire:
             wire.send(flow_frames(PACKETS, 100))
-        until(lambda: netns.call(self._namespace, packets_there, None, "eth1") - before >= PACKETS)
+        until(lambda: lab.received("eth1", self._namespace) - before >= PACKETS)
 
     def stop_wirecap(self) -> None:
         os.kill(int((self._folder / "wirecap.pid").read_text()), signal.SIGTERM)

@@ -20,7 +20,6 @@ from forward_rig import (
     LEAVE,
     MTU,
     Running,
-    arrived,
     by_flow,
     caught,
     frames_of,
@@ -29,6 +28,7 @@ from forward_rig import (
     tcpdump,
 )
 from rig import Wire, flow_frames, until
+from wirecap.lab import testbed as lab
 from wirecap.linux import netlink, netns
 
 
@@ -204,18 +204,18 @@ def test_an_outgoing_nic_that_goes_down_and_comes_back(testbed, end):
     place = (bed.name, far.inside) if end == "inside" else (None, far.outside)
     with Running(bed, near.inside, far.inside, "--tx-wait", "1ms") as forward, Wire(near.outside) as wire:
         wire.send(flow_frames(1000))
-        until(lambda: arrived(far.outside) >= 1000)
+        until(lambda: lab.received(far.outside) >= 1000)
         set_up(*place, up=False)
         wire.send(flow_frames(12_000, first=1000))  # which the pool has room for, however busy the machine is
         until(lambda: so_far(forward, "dropped") > 9000)
         set_up(*place, up=True)
         until(lambda: operational(bed.name, far.inside) and operational(None, far.outside))
         sent = 13_000
-        while arrived(far.outside) < 2000:
+        while lab.received(far.outside) < 2000:
             wire.send(flow_frames(1000, first=sent))
             sent += 1000
             again = time.monotonic() + 5
-            while arrived(far.outside) < 2000 and time.monotonic() < again:
+            while lab.received(far.outside) < 2000 and time.monotonic() < again:
                 time.sleep(0.01)
         summary = forward.end()
     packets = summary["packets"]
@@ -233,7 +233,7 @@ def test_a_deleted_outgoing_nic_ends_the_run(testbed, both):
     near, far = bed.nics
     with Running(bed, near.inside, far.inside, *both) as forward, Wire(near.outside) as wire:
         wire.send(flow_frames(1000))
-        until(lambda: arrived(far.outside) >= 1000)
+        until(lambda: lab.received(far.outside) >= 1000)
         subprocess.run(["ip", "link", "del", far.outside], check=True, timeout=60)
         ended = forward.child.end(None, 90)
     assert ended.status == 1, ended.output
@@ -252,9 +252,9 @@ def test_a_killed_forwarder_leaves_clean_interfaces(testbed):
     for nic in bed.nics:
         until(lambda nic=nic: netns.call(bed.name, netlink.interface, nic.inside).xdp_mode == "")
     with Running(bed, one.inside, other.inside, "--both") as forward, Wire(one.outside) as wire:
-        before = arrived(other.outside)
+        before = lab.received(other.outside)
         wire.send(flow_frames(100))
-        until(lambda: arrived(other.outside) >= before + 100)
+        until(lambda: lab.received(other.outside) >= before + 100)
         assert forward.end()["packets"]["forwarded"] == 100
 
 
@@ -268,6 +268,6 @@ def test_counts_so_far(testbed):
         until(lambda: so_far(forward, "forwarded") == 20)
         os.kill(forward.child.pid, signal.SIGUSR2)
         wire.send(flow_frames(20))
-        until(lambda: arrived(far.outside) >= 40)
+        until(lambda: lab.received(far.outside) >= 40)
         summary = forward.end()
     assert summary["packets"]["forwarded"] == 40

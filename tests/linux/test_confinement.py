@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from rig import Wire, flow_frames, packets_there, until
+from rig import Wire, flow_frames, until
 from wirecap.kernels.base.jit import PURE
+from wirecap.lab import testbed as lab
 from wirecap.linux import capabilities, netns, privileges, seccomp
 
 WIRECAP = [sys.executable, "-P", "-m", "wirecap"]
@@ -104,7 +105,7 @@ def test_what_threads_keep(testbed, tmp_path, engine):
         until(lambda: {one["Seccomp"] for one in threads(capture.process.pid).values()} == {"2"})
         with netns.call(bed.name, Wire, nic.inside) as wire:
             wire.send(flow_frames(100))
-        until(lambda: packets_there(None, nic.outside) >= 100)
+        until(lambda: lab.received(nic.outside) >= 100)
         until(lambda: len(list(tmp_path.iterdir())) > 2)
     finally:
         summary = json.loads(capture.end()[0])
@@ -158,7 +159,7 @@ def test_a_folder_of_somebody_else(testbed, tmp_path):
         assert int(main["CapPrm"], 16) & bits("CAP_DAC_OVERRIDE")
         with netns.call(bed.name, Wire, nic.inside) as wire:
             wire.send(flow_frames(50))
-        until(lambda: packets_there(None, nic.outside) >= 50)
+        until(lambda: lab.received(nic.outside) >= 50)
         until(lambda: len(list(theirs.iterdir())) > 3)
     finally:
         capture.end()

@@ -7,10 +7,11 @@ import threading
 import pytest
 
 import wirecap
-from rig import Gate, LiveRig, Wire, check_identity, flow_frames, number_of, packets_there, read_pcapng, until
+from rig import Gate, LiveRig, Wire, check_identity, flow_frames, number_of, read_pcapng, until
 from wirecap.config.capture import PoolConfig, WriteConfig
 from wirecap.errors import UsageError
 from wirecap.handlers.pipeline import Pipeline
+from wirecap.lab import testbed as lab
 from wirecap.linux import netlink, netns
 
 pytestmark = pytest.mark.live
@@ -88,7 +89,7 @@ def test_chunks_for_a_program(testbed, queues):
         wirecap.open(nic.inside + queues, engine="direct", netns=bed.name, duration_s=60) as capture,
     ):
         wire.send(flow_frames(300))
-        until(lambda: packets_there(bed) == 300)
+        until(lambda: lab.received(bed.nics[0].inside, bed.name) == 300)
         for chunk in capture:
             seen += [number_of(bytes(packet)) for packet in chunk]
             if len(seen) == capture.summary()["packets"]["received"]:

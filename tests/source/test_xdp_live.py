@@ -10,11 +10,12 @@ import time
 import pytest
 
 import wirecap
-from rig import LiveRig, Wire, check_identity, flow_frames, number_of, packets_there, read_pcapng, until
+from rig import LiveRig, Wire, check_identity, flow_frames, number_of, read_pcapng, until
 from wirecap.config.capture import WriteConfig
 from wirecap.errors import UsageError
 from wirecap.files.reader import open_capture
 from wirecap.kernels.xdp import rings as r
+from wirecap.lab import testbed as lab
 from wirecap.linux import af_xdp, asm, bpf, ethtool, netdev, netlink, netns
 from wirecap.source import xdp as xdp_source
 from wirecap.source.nics import Shortcoming, told
@@ -414,7 +415,7 @@ def test_interface_by_python(testbed):
         with Wire(bed.nics[0].outside) as one, Wire(bed.nics[1].outside) as two:
             one.send(flow_frames(100))
             two.send(flow_frames(100, first=100))
-        until(lambda: min(packets_there(bed, name) for name in names) == 100)
+        until(lambda: min(lab.received(name, bed.name) for name in names) == 100)
         capture.stop()
         for chunk in capture:
             assert chunk.interface != names[1] or chunk.queue == 1

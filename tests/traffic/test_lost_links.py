@@ -53,15 +53,7 @@ def change(interface: str, **what: Any) -> None:
 
 def received(bed: Testbed) -> int:
     """Packets that reached the other end, as its kernel counts them."""
-    from pyroute2 import IPRoute
-
-    def count() -> int:
-        with IPRoute() as route:
-            return int(
-                route.link("get", index=netlink.interface(bed.nics[0].inside).index)[0].get("stats64")["rx_packets"]
-            )
-
-    return netns.call(bed.name, count)
+    return lab.received(bed.nics[0].inside, bed.name)
 
 
 LOSSES: dict[str, tuple[str, Callable[[Testbed], None]]] = {

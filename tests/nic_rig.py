@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,8 +12,11 @@ import pytest
 from rig import LiveRig, Wire, until
 from wirecap.config.capture import PoolConfig
 from wirecap.errors import SystemCallError
+from wirecap.lab import testbed as lab
 from wirecap.linux import ethtool, netlink, netns, zero_copy
 
+VARIABLE = "WIRECAP_TEST_NICS"
+"""Words NAME=NAMESPACE,INSIDE,OUTSIDE: a NIC in a namespace, and one outside that sends to it."""
 LARGER = 4096
 """Cells in which the NICs that know whole KiB only have room for each frame."""
 WAYS = {
@@ -21,6 +25,20 @@ WAYS = {
     "generic": {"engine": "xdp", "xdp_mode": "generic"},
     "packet": {"engine": "packet"},
 }
+
+
+def named() -> dict[str, list[str]]:
+    """The NICs that may be tested: [namespace, inside, outside]."""
+    words = (word.partition("=") for word in os.environ.get(VARIABLE, "").split())
+    return {name: places.split(",") for name, _, places in words}
+
+
+def bed_of(name: str) -> lab.Testbed:
+    """One of them as a testbed's only pair."""
+    namespace, inside, outside = named()[name]
+    facts = netns.call(namespace, netlink.interface, inside)
+    end = lab.VethPair(inside, outside, facts.rx_queues, facts.mtu, facts.up, facts.xdp_mode)
+    return lab.Testbed(namespace, True, (end,))
 
 
 @contextmanager
@@ -67,7 +85,8 @@ def goes_on(nic, rig, frames):
     """Packets come again after a change of the port, and from then on all of them."""
     until(lambda: facts_of(nic).state in ("up", "unknown"))
     before = rig.delivered
-    with Wire(nic.nics[0].outside) as wire:  # a link that says it is up may still lose the first ones
+    # a link that says it is up may still lose the first ones
+    with explained(nic, rig, f"of more than {before}"), Wire(nic.nics[0].outside) as wire:
         until(lambda: wire.send(frames[:1]) or time.sleep(0.05) or rig.delivered > before)
     settled = until(rig.ended)
     until(lambda: rig.delivered >= settled)
@@ -76,12 +95,19 @@ def goes_on(nic, rig, frames):
 
 
 def arrived(nic, rig, due):
-    """Wait for so many packets; where they do not come, say what the NIC has counted."""
-    try:
+    """Wait for so many packets."""
+    with explained(nic, rig, f"of {due}"):
         until(lambda: rig.delivered >= due, 60)
+
+
+@contextmanager
+def explained(nic, rig, wanted):
+    """Where packets do not come, say what the hook and the NIC have counted."""
+    try:
+        yield
     except pytest.fail.Exception:
         rows = rig.engine.summary()
         counted = netns.call(nic.name, ethtool.statistics, nic.nics[0].inside)
         counted = {name: count for name, count in counted.items() if count and "tx" not in name}
-        hook = f"{rows.total('received')} at the hook, {rig.delivered} delivered of {due}, drops {rows.drops()}"
-        pytest.fail(f"{hook}; the NIC: {counted}")
+        hook = f"{rows.total('received')} at the hook, {rig.delivered} delivered {wanted}, drops {rows.drops()}"
+        pytest.fail(f"{hook}; {facts_of(nic).state}, the NIC: {counted}")

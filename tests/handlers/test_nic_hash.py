@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import struct
 
+import numba
 import numpy as np
 import pytest
 
@@ -99,13 +100,41 @@ def test_behind_a_handler_that_moves_packets():
         assert handle(compiled(hashes), rows, hashed=True, editable=True)["hashes"].tolist() == WANTED
 
 
-def test_in_a_file(tmp_path):
-    """Where there is no NIC, it is 0 in every kind of handler."""
+@numba.njit
+def spread(packet):
+    return packet.nic_hash % 4
+
+
+@wirecap.handler(state={"to": (np.int64, 4)})
+def through_a_function(packet, state):
+    state.to[spread(packet)] += 1
+
+
+@wirecap.handler(state={"counted": wirecap.Counter("nic_hash")})
+def in_a_table(packet, state):
+    state.counted.add(packet)
+
+
+@wirecap.handler
+def others(packet, state):
+    state.packets += packet.protocol != 0
+
+
+def test_who_reads_it():
+    """Whoever does without asking the NIC gets a line, so it is found in functions that are called, and in tables."""
+    assert [one.reads("nic_hash") for one in (hashes, through_a_function, in_a_table, others)] == [True] * 3 + [False]
+
+
+def test_in_a_file(tmp_path, caplog):
+    """Where there is no NIC, it is 0 in every kind of handler, and a line says so."""
     path = tmp_path / "in.pcap"
     header = struct.pack("<IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
     record = struct.pack("<IIII", 1, KIND, len(FRAME), len(FRAME)) + FRAME
     path.write_bytes(header + record * len(TOLD))
     assert list(wirecap.capture(str(path), hashes).result["hashes"]) == [0] * len(TOLD)
+    assert [record.message for record in caplog.records] == [
+        "handler hashes reads packet.nic_hash, which is 0 here: files have none"
+    ]
     with wirecap.open(str(path)) as capture:
         assert {(packet.nic_hash, packet.field("nic_hash")) for packet in capture.packets()} == {(0, 0)}
     with wirecap.open(str(path)) as capture:

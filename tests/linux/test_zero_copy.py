@@ -9,6 +9,7 @@ import pytest
 
 from wirecap.linux import bpf, xdp_program, zero_copy
 from wirecap.linux.asm import assemble
+from wirecap.linux.probes import XdpFeature
 from wirecap.source import nics
 
 ROOMS = {2048: 1792, 4096: 3840}
@@ -76,6 +77,46 @@ def test_copy_mode_is_explained(eth9, monkeypatch, driver, mtu, cell, release, s
     lines = nics.told([("eth9", row) for row in rows])
     assert len(lines) == bool(said)
     assert all(part in line for part in said for line in lines)
+
+
+ABLE, UNABLE = XdpFeature.REDIRECT | XdpFeature.ZERO_COPY, XdpFeature.REDIRECT
+
+
+@pytest.mark.parametrize(
+    ("drivers", "features", "sends", "said"),
+    [
+        (
+            ["igb", "veth"],
+            {1: ABLE, 2: UNABLE},
+            False,
+            "eth1: copy mode, which is slower: the driver of eth2 has no zero-copy",
+        ),
+        (["veth", "igb"], {1: UNABLE, 2: ABLE}, False, "and one capture has one mode (capture eth2 apart)"),
+        (["igb", "veth"], {1: ABLE, 2: UNABLE}, True, "and one capture has one mode"),
+        (["igb", "e1000e"], {1: ABLE}, False, "the driver of eth2 has no zero-copy"),
+        (["igb", "mlx5_core"], {1: ABLE, 2: ABLE}, False, ""),
+        (["e1000e", "veth"], {1: UNABLE, 2: UNABLE}, False, ""),
+        (["igb", "igb"], None, False, ""),
+        (
+            ["igb", "veth"],
+            None,
+            False,
+            "this kernel does not tell whether igb and veth have zero-copy (Linux 6.3 does)",
+        ),
+    ],
+)
+def test_one_mode_for_all(monkeypatch, drivers, features, sends, said):
+    """Where one NIC of several, of which the last may only send, has no zero-copy, none has, and a line says why."""
+    facts = {f"eth{n}": SimpleNamespace(index=n, driver=driver) for n, driver in enumerate(drivers, 1)}
+    monkeypatch.setattr(nics.netlink, "interface", facts.get)
+    monkeypatch.setattr(nics.netlink, "index_of", lambda name: facts[name].index)
+    monkeypatch.setattr(nics.probes, "xdp_features", lambda: features)
+    given = [nics.Nic(name, one.index, 1, (0,), 1500) for name, one in facts.items()]
+    wires = SimpleNamespace(places=[("eth2", 0), ("eth2", 1)]) if sends else None
+    lines = nics.all_copied(given[:1] if sends else given, wires)
+    assert len(lines) == bool(said)
+    assert all(said in line for line in lines)
+    assert not (sends and "apart" in lines[0])
 
 
 @pytest.fixture(params=[0, 2], ids=["first NIC", "second NIC"])

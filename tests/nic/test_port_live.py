@@ -85,7 +85,10 @@ def test_more_queues_under_a_capture(nic):
     in_use, _, kind = netns.call(nic.name, ethtool.most_channels, inside) or (0, 0, "")
     if in_use < 2:
         pytest.skip("this NIC has one queue")
-    netns.call(nic.name, ethtool.set_channels, inside, kind, in_use - 1)
+    try:
+        netns.call(nic.name, ethtool.set_channels, inside, kind, in_use - 1)
+    except OSError as error:
+        pytest.skip(f"the driver keeps its queues: {error.strerror}")
     try:
         with LiveRig(nic, pool=PoolConfig(64, 100), engine="xdp", xdp_mode="generic") as rig:
             assert rig.source.news() == []

@@ -27,7 +27,8 @@ def put_back(nic, address, queues):
     (PCI / "rescan").write_text("1")
     found = until(lambda: [path.name for path in interfaces.iterdir() if address in path.resolve().parts])
     ip("link", "set", found[0], "netns", nic.name, "name", inside)
-    if queues:
+    now = netns.call(nic.name, ethtool.most_channels, inside)
+    if queues and now and now[0] != queues[0]:
         netns.call(nic.name, ethtool.set_channels, inside, queues[1], queues[0])
     ip("-n", nic.name, "link", "set", inside, "up", "promisc", "on")
 

@@ -315,6 +315,7 @@ def test_hashes_in_compiled_handlers(testbed: Make, tmp_path: Path, engine: str,
     file.write_text(HANDLERS)
     names = [f"{file}:compiled", *([f"{file}:plain"] if asked else [])]
     with LiveRig(bed, engine=engine, handlers=names, nic_hash=asked) as rig:
+        warned = rig.application.warnings()
         with Wire(bed.nics[0].outside) as wire:
             wire.send(flow_frames(100, size))
         rig.done(100)
@@ -324,6 +325,7 @@ def test_hashes_in_compiled_handlers(testbed: Make, tmp_path: Path, engine: str,
     assert ours["packets"] == 100
     assert theirs == ([{"hashes": ours["hashes"], "same": 100}] if asked else [])
     assert len(set(ours["hashes"]) - {0}) > 95 if asked else not any(ours["hashes"])
+    assert ["--nic-hash asks the NIC" in line for line in warned] == ([] if asked else [True])
 
 
 def test_a_packet_without_a_hash_has_0(testbed: Make) -> None:

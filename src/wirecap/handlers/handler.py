@@ -149,6 +149,10 @@ class Handler:
 
         return handle
 
+    def warnings(self) -> list[str]:
+        """What the user should know before the first packet."""
+        return []
+
     @property
     def messages(self) -> deque[str]:
         """Lines about how it goes that nobody has shown yet; who shows them takes them out."""
@@ -266,10 +270,6 @@ class Follower(Handler, ABC):
     @property
     def messages(self) -> deque[str]:
         return self.printer.messages if self.printer else deque()
-
-    def warnings(self) -> list[str]:
-        """What the user should know before the first packet."""
-        return []
 
     def report(self, summary: dict[str, Any]) -> None:
         """Add what it alone knows to the summary object."""

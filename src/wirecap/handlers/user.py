@@ -104,6 +104,19 @@ class UserHandler:
         """The fields of its state that are counters by key, top-N tables or histograms."""
         return tables_of(self.declared)
 
+    def reads(self, field: str) -> bool:
+        """Whether the function, one that it calls by name, or a key of a table uses this field of packets."""
+        to_do, done = [self.function], set[Function]()
+        while to_do:
+            function = to_do.pop()
+            if field in function.__code__.co_names:
+                return True
+            done.add(function)
+            used = inspect.getclosurevars(function)
+            called = [getattr(one, "py_func", one) for one in (*used.globals.values(), *used.nonlocals.values())]
+            to_do += [one for one in called if inspect.isfunction(one) and one not in done]
+        return any(field in table.names for table in self.tables.values())
+
     def kind(self) -> np.dtype[Any]:
         """The dtype of a thread's record; if none is declared, a counter for each name that is used."""
         declared = None if self.factory else self.declared

@@ -13,7 +13,7 @@ from wirecap.errors import UsageError
 from wirecap.filters.expression import ETHERNET
 from wirecap.filters.metadata import Link
 from wirecap.kernels.pool.large import HEADROOM_BYTES
-from wirecap.linux import af_xdp, bpf, ethtool, metadata, netlink, zero_copy
+from wirecap.linux import af_xdp, bpf, ethtool, metadata, netlink, probes, zero_copy
 from wirecap.linux.zero_copy import Buffer
 from wirecap.source.wires import ETHERNET_BYTES, VLAN_BYTES, Output, WireTable
 
@@ -101,6 +101,32 @@ def without_strays(nics: list[Nic], mode: str) -> tuple[str, list[str]]:
 def spills(nic: Nic, buffer: Buffer | None) -> bool:
     """Whether the NIC's longest frames, with two VLAN tags, are longer than such buffers of zero-copy mode."""
     return buffer is not None and nic.mtu + ETHERNET_BYTES + 2 * VLAN_BYTES > buffer.whole
+
+
+def all_copied(nics: list[Nic], wires: WireTable | None) -> list[str]:
+    """A line where the driver of one NIC has zero-copy and that of another has none: sockets that share cells have all
+    the same mode, or the kernel refuses them (xp_assign_dev_shared, net/xdp/xsk_buff_pool.c).  In the NICs' namespace.
+    """
+    names = list(dict.fromkeys([nic.name for nic in nics] + [name for name, _ in (wires.places if wires else ())]))
+    drivers = {name: netlink.interface(name).driver for name in names}
+    if len(set(drivers.values())) == 1:
+        return []
+    features = probes.xdp_features()
+    if features is None:
+        asked = " and ".join(sorted(set(drivers.values())))
+        return [
+            f"copy mode, which is slower: this kernel does not tell whether {asked} have zero-copy (Linux 6.3 does)"
+        ]
+    having = {
+        name: probes.XdpFeature.ZERO_COPY in features.get(netlink.index_of(name), probes.XdpFeature(0))
+        for name in names
+    }
+    if len(set(having.values())) == 1:
+        return []
+    able, unable = ([name for name in names if having[name] == there] for there in (True, False))
+    apart = "" if wires else f" (capture {' and '.join(able)} apart)"
+    why = f"the driver of {' and '.join(unable)} has no zero-copy, and one capture has one mode{apart}"
+    return [f"{' and '.join(able)}: copy mode, which is slower: {why}"]
 
 
 def wires_of(nics: list[Nic], config: CaptureConfig, forward: ForwardConfig) -> WireTable:

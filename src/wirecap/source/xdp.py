@@ -62,6 +62,7 @@ from wirecap.source.nics import (
     COPYING,
     Choices,
     Nic,
+    all_copied,
     choices_of,
     is_back,
     link_of,
@@ -128,9 +129,10 @@ class XdpSource(Source):
         self._clock = use_clock or best_clock()
         self._nics = nics
         self._buffers = [zero_copy.buffer_of(nic.name, room) if xdp_mode != "generic" else None for nic in nics]
-        self._copies = xdp_mode == "generic" or any(map(spills, nics, self._buffers))
+        copied = all_copied(nics, wires) if xdp_mode != "generic" else []
+        self._copies = xdp_mode == "generic" or bool(copied) or any(map(spills, nics, self._buffers))
         self.modes: list[str] = []
-        self._notes = added + ([filter.note] if filter and filter.note else [])
+        self._notes = added + copied + ([filter.note] if filter and filter.note else [])
         self._by_nic, self._hashed = by_nic, hashed
         self._stamps = "host_lowprec" if self._clock == "none" else "host_hiprec" if every_packet else "host"
         if by_nic:

@@ -7,11 +7,13 @@ import json
 import re
 import socket
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 
-from wirecap.cli import main, report
+from wirecap.cli import doctor, main, report
 from wirecap.linux import netlink, netns
+from wirecap.linux.probes import Finding
 
 HEX = re.compile(r"[0-9a-fA-F]{2}(?:[:-][0-9a-fA-F]{2}){5}")
 
@@ -66,6 +68,22 @@ def test_interfaces_with_addresses(testbed, capsys):
     assert "- kind: veth" in text
     assert_clean(text, bed.name, name, "02a1b2c3d4e5")
     assert netns.call(bed.name, netlink.interface, name).addresses
+
+
+def test_an_interface_that_goes_meanwhile(monkeypatch, capsys):
+    """What the findings name may be gone before the report is written: its name is hidden all the same."""
+    there = [SimpleNamespace(name="lo"), SimpleNamespace(name="usb7"), SimpleNamespace(name="eth6")]
+    monkeypatch.setattr(netlink, "interfaces", lambda: there)
+
+    def found(names):
+        del there[1]
+        yield Finding("NIC of usb7", None, "usb7 is fast, eth6 is not")
+
+    monkeypatch.setattr(doctor, "examine", lambda: ())
+    monkeypatch.setattr(doctor, "ports", found)
+    monkeypatch.setattr(report, "interfaces", lambda names: [])
+    main.run(["doctor", "--report"])
+    assert "-- NIC of nic1: nic1 is fast, nic2 is not" in capsys.readouterr().out
 
 
 def test_scrubbing():

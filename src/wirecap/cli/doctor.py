@@ -82,6 +82,11 @@ def command(
         fixes.run(namespaces.call(netns, changes, names), netns, yes, json_file)
         return
     findings: list[Finding] = []
+    seen: list[str] = []
+    if report_file:
+        from wirecap.cli import report
+
+        seen = report.interface_names(netns)
     if folder is None or report_file:
         findings = [*examine(), *namespaces.call(netns, ports, names)]
     if folder is not None:
@@ -89,9 +94,7 @@ def command(
 
         findings.append(disk.finding(folder, names, netns, rate_bps, duration_ns))
     if report_file:
-        from wirecap.cli import report
-
-        report.write(report_file, findings, names, netns, json_file)
+        report.write(report_file, findings, names, netns, json_file, seen)
     elif json_file:
         write_json(json_file, [asdict(finding) for finding in findings])
     if "-" not in (json_file, report_file):

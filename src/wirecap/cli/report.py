@@ -58,9 +58,15 @@ def interfaces(names: Iterable[str] = ()) -> list[dict[str, Any]]:
     return found
 
 
-def write(path: str, findings: list[Finding], names: Iterable[str], netns: str | None, json_file: str | None) -> None:
-    """Write the report as text to ``path``, and as JSON if that is asked for.  names, netns: which interfaces."""
-    nics, hidden = namespaces.call(netns, interfaces, names), names_to_hide(netns)
+def write(
+    path: str, findings: list[Finding], names: Iterable[str], netns: str | None, json_file: str | None,
+    seen: Iterable[str],
+) -> None:  # fmt: skip
+    """Write the report as text to ``path``, and as JSON if that is asked for.
+
+    names, netns: which interfaces; seen: the names of all, before anything was found out.
+    """
+    nics, hidden = namespaces.call(netns, interfaces, names), names_to_hide(netns, seen)
     report = scrubbed({**_host(), "findings": [asdict(each) for each in findings], "interfaces": nics}, hidden)
     if json_file:
         write_json(json_file, report)
@@ -111,17 +117,25 @@ def _rows(values: dict[str, Any]) -> list[str]:
     return [f"- {name}: {value}" for name, value in values.items() if value not in (None, "", [], {})]
 
 
-def names_to_hide(netns: str | None = None) -> dict[str, str]:
-    """What names this machine, its user, and the interfaces here and in a namespace, and what stands in its place."""
+def interface_names(netns: str | None = None) -> list[str]:
+    """Of the interfaces here and in a namespace."""
     from wirecap.linux import netlink
 
+    every = [*netlink.interfaces(), *(namespaces.call(netns, netlink.interfaces) if netns else ())]
+    return list(dict.fromkeys(interface.name for interface in every))
+
+
+def names_to_hide(netns: str | None = None, seen: Iterable[str] = ()) -> dict[str, str]:
+    """What names this machine, its user, and the interfaces here and in a namespace, and what stands in its place.
+
+    seen: interfaces that there were before, and may be gone.
+    """
     hidden: dict[str, str] = {}
     for name in (socket.gethostname(), socket.gethostname().partition(".")[0], os.uname().nodename):
         hidden[name] = "HOST"
-    for name in namespaces.names():
+    for name in (*namespaces.names(), *([netns] if netns else ())):
         hidden[name] = "NAMESPACE"
-    every = [*netlink.interfaces(), *(namespaces.call(netns, netlink.interfaces) if netns else ())]
-    for number, name in enumerate(dict.fromkeys(interface.name for interface in every)):
+    for number, name in enumerate(dict.fromkeys([*seen, *interface_names(netns)])):
         if name != "lo":
             hidden[name] = f"nic{number}"
     with contextlib.suppress(OSError, KeyError, ImportError):

@@ -103,11 +103,13 @@ def select(config: CaptureConfig, source: Source) -> Selection:
 
 def engine_of(config: CaptureConfig, source: Source, application: Application) -> Engine:
     """The engine, ready to be started."""
+    lazy = isinstance(application, Pipeline) and application.forwarder is None
     engine = Engine(
         source, application, M=config.pool.M, R=config.pool.R, T=config.T, advanced=config.mode == "advanced",
         groups=_groups(config, source), capture_threads=config.capture_threads,
         cpus=[] if config.cpus == BESIDE else [(cpu,) for cpu in config.cpus],
-        settings=CaptureSettings(timeout_ns=config.timeout_ns, busy_poll=config.busy_poll), limit=config.count or 0,
+        settings=CaptureSettings(timeout_ns=config.timeout_ns, busy_poll=config.busy_poll, lazy=lazy),
+        limit=config.count or 0,
         decisions=KEPT_DECISIONS if config.decisions_file else 0,
     )  # fmt: skip
     if source.live:

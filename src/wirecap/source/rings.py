@@ -11,7 +11,7 @@ from wirecap.kernels.base import libc
 from wirecap.kernels.pool import large
 from wirecap.kernels.pool import pool as k
 from wirecap.kernels.xdp import rings as r
-from wirecap.kernels.xdp.capture_loop import BUSY, COALESCE_NS, TIMEOUT_NS, WAIT_FD, capture_loop
+from wirecap.kernels.xdp.capture_loop import BUSY, COALESCE_NS, LAZY, TIMEOUT_NS, WAIT_FD, capture_loop
 from wirecap.linux.af_xdp import Ring
 from wirecap.source.source import CaptureSettings
 
@@ -129,7 +129,7 @@ def run_capture(pool: k.Pool, rings: k.Rings, mine: list[int], wait_fd: int, set
     """The life of a capture thread that serves rings."""
     words = np.zeros(8, np.int64)
     words[TIMEOUT_NS], words[COALESCE_NS] = settings.timeout_ns, settings.coalesce_ns
-    words[WAIT_FD], words[BUSY] = wait_fd, settings.busy_poll
+    words[WAIT_FD], words[BUSY], words[LAZY] = wait_fd, settings.busy_poll, settings.lazy
     depths = np.zeros(pool.tallies.shape[0], np.int64)
     capture_loop(pool, rings, np.array(mine, np.int64), words, depths, libc.scratch())
 

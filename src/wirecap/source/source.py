@@ -53,6 +53,8 @@ class CaptureSettings:
     timeout_ns: int = 1_000_000
     coalesce_ns: int = 100_000
     busy_poll: bool = False
+    lazy: bool = False
+    """Nobody waits for a packet: a few may lie for half a millisecond, so that threads are woken less often."""
 
 
 class Source(ABC):

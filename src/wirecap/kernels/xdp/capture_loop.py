@@ -55,11 +55,12 @@ from wirecap.kernels.xdp.rings import (
 BATCH = 1024  # packets to take from a queue before replacing its cells and moving on to the next queue
 IDLE_NS, SHORT_IDLE_NS = 100_000_000, 1_000_000
 LONGER = 5  # times COALESCE_NS
+FEW = 256  # packets of a turn: half as many as in 0.1 ms at 5 Mp/s
 BACKLOG = 4  # chunks waiting for a handler
 BRIDGING = 8192  # attached cells: 0.5 ms at 16 Mp/s
 
 # words of a capture thread's settings
-TIMEOUT_NS, COALESCE_NS, WAIT_FD, BUSY = range(4)
+TIMEOUT_NS, COALESCE_NS, WAIT_FD, BUSY, LAZY = range(5)
 
 
 @inline
@@ -206,7 +207,8 @@ def capture_loop(pool, rings, mine, settings, depths, scratch):
     settings: TIMEOUT_NS (when to hand over a partial chunk to a busy consumer), COALESCE_NS (how long to sleep after a
     turn where packets come faster than one in that time, so that the next turn finds many; LONGER while handlers are
     behind), WAIT_FD (readable when a queue has packets), BUSY (take packets from the NIC on this CPU, without pause
-    while there are any).  depths: scratch, int64 (C,); scratch: libc.scratch().
+    while there are any), LAZY (nobody waits for a packet: while they are FEW they may lie LONGER).  depths: scratch,
+    int64 (C,); scratch: libc.scratch().
     """
     coalesce_ns, before = settings[COALESCE_NS], i64(0)
     while True:
@@ -230,27 +232,36 @@ def capture_loop(pool, rings, mine, settings, depths, scratch):
             flush_rest(pool, mine, depths)
             book_lost(pool, rings, mine)
             return
-        fast = stalled or taken > 1 or (taken == 1 and now - before < coalesce_ns) or (happened > 0 and short > 0)
+        rest_ns = rest_of(pool, mine, settings, taken, stalled + short)
+        fast = stalled or taken > 1 or (taken == 1 and now - before < rest_ns) or (happened > 0 and short > 0)
         before = now
         if happened >= BATCH or (settings[BUSY] and taken > 0):  # more may be waiting
             continue
         if fast:  # not on the sockets, which are readable while a packet waits for memory
-            sleep_ns(coalesce_ns * (LONGER if is_ahead(pool, mine) else 1), scratch)
+            sleep_ns(coalesce_ns * LONGER if is_ahead(pool, mine) else rest_ns, scratch)
         else:
             awake = short or phase >= DRAIN or settings[WAIT_FD] < 0  # nothing wakes a thread that has no socket
             longest_ns = SHORT_IDLE_NS if awake else IDLE_NS
-            poll_in(settings[WAIT_FD], min(longest_ns, patience(pool, mine, coalesce_ns)), scratch)
+            poll_in(settings[WAIT_FD], min(longest_ns, patience(pool, mine, rest_ns)), scratch)
 
 
 @inline
-def patience(pool, mine, coalesce_ns):
+def rest_of(pool, mine, settings, taken, lacking):
+    """How long packets may lie after a turn that has taken so many, in ns.  lacking: queues that wait for memory."""
+    if settings[LAZY] and taken <= FEW and lacking == 0 and bridges(pool, mine, False):
+        return settings[COALESCE_NS] * LONGER
+    return settings[COALESCE_NS]
+
+
+@inline
+def patience(pool, mine, rest_ns):
     """How long to wait for packets, in ns: not long while a partial chunk waits for its consumer to be done."""
     longest = i64(IDLE_NS)
     for i in range(mine.size):
         q = mine[i] * QUEUE_WORDS
         if pool.queues[q + FILL_COUNT]:
             if depth(pool.work_queues, work_queue(pool, pool.queues[q + CONSUMER])) == 0:
-                return coalesce_ns
+                return rest_ns
             longest = i64(SHORT_IDLE_NS)
     return longest
 
@@ -259,14 +270,25 @@ def patience(pool, mine, coalesce_ns):
 def is_ahead(pool, mine):
     """Whether sleeping longer keeps nobody waiting: handlers have chunks to work on, and the kernel has cells.
 
-    A wake-up takes some 10 us of a CPU that a busy handler thread may share, most of all on a virtual machine.  An
-    exhausted pool counts too: bringing cells home sooner would only let in packets that the handler cannot take.
+    A wake-up takes some 10 us of a CPU that a busy handler thread may share, most of all on a virtual machine.
+    """
+    for i in range(mine.size):
+        if depth(pool.work_queues, work_queue(pool, pool.queues[mine[i] * QUEUE_WORDS + CONSUMER])) < BACKLOG:
+            return False
+    return bridges(pool, mine, True)
+
+
+@inline
+def bridges(pool, mine, exhausted):
+    """Whether the kernel has cells for as long as a longer sleep takes.
+
+    exhausted: a pool without any for it counts too, since bringing cells home sooner would only let in packets that the
+    handler cannot take.
     """
     for i in range(mine.size):
         q = mine[i] * QUEUE_WORDS
-        if depth(pool.work_queues, work_queue(pool, pool.queues[q + CONSUMER])) < BACKLOG:
-            return False
-        if pool.queues[q + SUBMITTED] - pool.queues[q + TAKEN] < BRIDGING and pool.queues[q + FREE_CELLS]:
+        attached = pool.queues[q + SUBMITTED] - pool.queues[q + TAKEN]
+        if attached < BRIDGING and not (exhausted and pool.queues[q + FREE_CELLS] == 0):
             return False
     return True
 

@@ -73,10 +73,14 @@ def test_a_change_under_a_capture(nic, frames, way, change):
             netns.call(nic.name, CHANGES[change], nic.nics[0].inside)
         except OSError as error:
             pytest.skip(f"the driver refuses it: {error.strerror}")
-        goes_on(nic, rig, frames[100:150])
+        forgotten = any("what comes afterwards is missed" in line for line in rig.source.warnings())
+        if not forgotten:
+            goes_on(nic, rig, frames[100:150])
         rig.stop()
         check_identity(rig.engine)
         assert rig.drops() == {}
+    if forgotten:
+        pytest.skip("the driver leaves the program out afterwards, and the capture has said so")
 
 
 def test_more_queues_under_a_capture(nic):

@@ -24,6 +24,22 @@ def test_queues_that_a_native_program_adds(monkeypatch, driver, in_use, asked, u
     monkeypatch.setattr(nics.netlink, "interface", lambda name: SimpleNamespace(driver=driver))
     monkeypatch.setattr(nics.ethtool, "most_channels", lambda name: (in_use, 4, "combined"))
     monkeypatch.setattr(nics.bpf, "len_possible_cpus", lambda: 2)
-    mode, notes = nics.without_strays([nics.Nic("eth9", 9, in_use, tuple(range(in_use)))], asked)
+    mode, notes = nics.whole_mode([nics.Nic("eth9", 9, in_use, tuple(range(in_use)))], asked)
     assert mode == used
     assert [said in line and "ethtool -L eth9 combined 4" in line for line in notes] == ([True] if said else [])
+
+
+@pytest.mark.parametrize(
+    ("asked", "used", "said"),
+    [
+        ("auto", "generic", "eth9: generic mode, which is slower: vmxnet3 leaves a native XDP program out"),
+        ("native", "native", "what comes afterwards is missed"),
+        ("generic", "generic", ""),
+    ],
+)
+def test_a_driver_that_forgets_its_program(monkeypatch, asked, used, said):
+    """vmxnet3 loses packets in native mode once the port has changed: auto avoids that; a line says what is lost."""
+    monkeypatch.setattr(nics.netlink, "interface", lambda name: SimpleNamespace(driver="vmxnet3"))
+    mode, notes = nics.whole_mode([nics.Nic("eth9", 9, 1, (0,))], asked)
+    assert mode == used
+    assert [said in line for line in notes] == ([True] if said else [])

@@ -81,21 +81,45 @@ def _check_up(facts: netlink.Interface) -> None:
         raise UsageError(f"{facts.name} is down", f"bring it up: ip link set {facts.name} up")
 
 
-def without_strays(nics: list[Nic], mode: str) -> tuple[str, list[str]]:
+def whole_mode(nics: list[Nic], mode: str) -> tuple[str, list[str]]:
     """The XDP mode to use where ``mode`` was asked for, and lines on NICs of which a native program misses packets.
 
-    To such a program virtio_net adds receive queues, one for each CPU, if the device has so many.  They are there for
-    sending, but devices steer packets to them, and no socket can be bound before they exist (virtnet_xdp_set,
-    drivers/net/virtio_net.c).  In the NICs' namespace.
+    In the NICs' namespace.
     """
-    cpus, notes = bpf.len_possible_cpus(), []
+    notes = []
     for nic in nics if mode != "generic" else ():
-        found = ethtool.most_channels(nic.name) if netlink.interface(nic.name).driver == "virtio_net" else None
-        if found and found[0] + cpus <= found[1]:
-            added = f"a native XDP program adds {cpus} queues, which cannot be captured"
-            lost = f"generic mode, which is slower: {added}" if mode == "auto" else f"{added}: their packets are missed"
-            notes.append(f"{nic.name}: {lost} (ethtool -L {nic.name} combined {found[1]} leaves no room for them)")
+        drawback = _drawback(nic.name)
+        if drawback:
+            lost = f"generic mode, which is slower: {drawback.cause}" if mode == "auto" else drawback.loss
+            notes.append(f"{nic.name}: {lost}{drawback.remedy}")
     return ("generic" if notes and mode == "auto" else mode), notes
+
+
+class _Drawback(NamedTuple):
+    """What a driver does to native programs, the loss if one is used all the same, and what helps."""
+
+    cause: str
+    loss: str
+    remedy: str = ""
+
+
+def _drawback(name: str) -> _Drawback | None:
+    """virtio_net adds receive queues, one for each CPU, if the device has so many.  They are there for sending, but
+    devices steer packets to them, and no socket can be bound before they exist (virtnet_xdp_set,
+    drivers/net/virtio_net.c).  vmxnet3 makes new rings for another MTU or state of the link, and hands what comes by
+    those to the host: seen on Linux 6.12 to 7.3 with a program that drops everything.
+    """
+    driver = netlink.interface(name).driver
+    if driver == "vmxnet3":
+        cause = "vmxnet3 leaves a native XDP program out once its link or its MTU has changed"
+        return _Drawback(cause, f"{cause}: what comes afterwards is missed")
+    found = ethtool.most_channels(name) if driver == "virtio_net" else None
+    cpus = bpf.len_possible_cpus()
+    if not found or found[0] + cpus > found[1]:
+        return None
+    cause = f"a native XDP program adds {cpus} queues, which cannot be captured"
+    remedy = f" (ethtool -L {name} combined {found[1]} leaves no room for them)"
+    return _Drawback(cause, f"{cause}: their packets are missed", remedy)
 
 
 def spills(nic: Nic, buffer: Buffer | None) -> bool:

@@ -33,7 +33,6 @@ from wirecap.linux import (
     capabilities,
     clock,
     ethtool,
-    holders,
     netlink,
     probes,
     tuning,
@@ -58,6 +57,7 @@ from wirecap.linux.xdp_program import (
 )
 from wirecap.source import stamps
 from wirecap.source.asking import asked, check_clock, check_hash
+from wirecap.source.binding import Binding
 from wirecap.source.nics import (
     COPYING,
     Choices,
@@ -72,8 +72,8 @@ from wirecap.source.nics import (
     spills,
     spread_further,
     told,
+    whole_mode,
     wires_of,
-    without_strays,
 )
 from wirecap.source.placing import keep_near
 from wirecap.source.placing import places as places_of
@@ -115,7 +115,7 @@ class XdpSource(Source):
         busily: bool = False, spare_bytes: int = 1 << 62, patient: bool = False, by_nic: bool = False,
         hashed: bool = False,
     ) -> None:  # fmt: skip
-        xdp_mode, added = without_strays(nics, xdp_mode)
+        xdp_mode, added = whole_mode(nics, xdp_mode)
         self.cell, self._mode, self._busy = cell, xdp_mode, busily
         self._patient = patient
         self._away: set[int] = set()
@@ -130,7 +130,8 @@ class XdpSource(Source):
         self._nics = nics
         self._buffers = [zero_copy.buffer_of(nic.name, room) if xdp_mode != "generic" else None for nic in nics]
         copied = all_copied(nics, wires) if xdp_mode != "generic" else []
-        self._copies = xdp_mode == "generic" or bool(copied) or any(map(spills, nics, self._buffers))
+        copies = xdp_mode == "generic" or bool(copied) or any(map(spills, nics, self._buffers))
+        self._binding = Binding(copies, self._joins, self._often)
         self.modes: list[str] = []
         self._notes = added + copied + ([filter.note] if filter and filter.note else [])
         self._by_nic, self._hashed = by_nic, hashed
@@ -314,12 +315,12 @@ class XdpSource(Source):
         for nic, hook in zip(self._nics, self._hooks, strict=True):
             for queue in nic.queues:
                 number = numbers[nic.name, queue]
-                self._bind(nic.name, nic.index, queue, self._sockets[number], self._sockets[0])
+                self._binding.bind(self._sockets[number], self._sockets[0], nic.name, nic.index, queue)
                 hook.sockets.update(queue, self._sockets[number].fd.to_bytes(4, "little"))
         for wire, socket in self._senders:
             assert self.wires
             name, queue = self.wires.places[wire]
-            self._bind(name, self.wires.index_of(name), queue, socket, self._sockets[0])
+            self._binding.bind(socket, self._sockets[0], name, self.wires.index_of(name), queue)
         self.zero_copy = self._sockets[0].zero_copy()
         # How many buffers a packet takes is the driver's to say in zero-copy mode: the program cannot number them.
         unnumbered = self.zero_copy and self._often
@@ -361,45 +362,6 @@ class XdpSource(Source):
             for nic, each in zip(self._nics, self._deferrals, strict=True)
             if each.refused
         ]
-
-    def _bind(
-        self, name: str, index: int, queue: int, socket: af_xdp.Socket, first: af_xdp.Socket, copy: bool = False
-    ) -> None:  # fmt: skip
-        """first: the one that has registered the cells, or that shares them already."""
-        try:
-            if socket is not first:
-                socket.bind(index, queue, 0, first)
-            else:
-                self._bind_first(socket, index, queue, copy or self._copies)
-        except SystemCallError as error:
-            hints = {
-                errno.ENETDOWN: f"bring it up: ip link set {name} up",
-                errno.EINVAL: "the driver refuses this queue or combination of NICs; try --xdp-mode generic",
-            }
-            owner = holders.of_program(netlink.interface(name).xdp_program) if error.errno == errno.EBUSY else ""
-            if owner:
-                hints[errno.EBUSY] = f"another AF_XDP socket has the queue: stop its owner, {owner}"
-            message = f"{name} queue {queue}: {error.message}"
-            raise SystemCallError(message, error.errno, hints.get(error.errno, error.hint)) from None
-
-    def _bind_first(self, first: af_xdp.Socket, index: int, queue: int, copy: bool) -> None:
-        """The first socket decides for all.
-
-        A driver that has zero-copy for packets of one cell only is asked for that where no others are expected; the
-        kernel itself would leave it for copy mode.
-        """
-        joins = af_xdp.USE_SG if self._joins else 0
-        if copy:
-            first.bind(index, queue, af_xdp.NEED_WAKEUP | af_xdp.COPY | joins)
-            return
-        if joins and not self._often:
-            try:
-                first.bind(index, queue, af_xdp.NEED_WAKEUP | af_xdp.ZERO_COPY)
-                return
-            except SystemCallError as error:
-                if error.errno != errno.EOPNOTSUPP:
-                    raise
-        first.bind(index, queue, af_xdp.NEED_WAKEUP | joins)
 
     def _set_clock(self) -> None:
         """Measure the offset to UTC, which must be repeated: the monotonic clock is not slewed as UTC is."""
@@ -495,10 +457,11 @@ class XdpSource(Source):
             renew_queue(self._pool, self.rings, queue, socket.fd, cells)
             self._words[queue * k.QUEUE_WORDS + NO_TIMESTAMPS] = self._clock == "none"
             first = first or socket
+        binding = replace(self._binding, copies=True)
         for queue in mine:
             assert first
             socket = self._sockets[queue]
-            self._bind(nic.name, nic.index, self.queues[queue].queue, socket, first, copy=True)
+            binding.bind(socket, first, nic.name, nic.index, self.queues[queue].queue)
             self._hooks[number].sockets.update(self.queues[queue].queue, socket.fd.to_bytes(4, "little"))
 
     def stop(self) -> None:

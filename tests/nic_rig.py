@@ -62,6 +62,7 @@ def capturing(nic, way, **config):
         if way == "native" and facts["zero_copy"]:
             pytest.skip("zero-copy is there, and taken")
         until(lambda: facts_of(nic).state in ("up", "unknown"))  # some drivers reset the link for a program
+        rig.before = counted(nic)
         yield rig
     finally:
         rig.__exit__()
@@ -102,12 +103,20 @@ def arrived(nic, rig, due):
 
 @contextmanager
 def explained(nic, rig, wanted):
-    """Where packets do not come, say what the hook and the NIC have counted."""
+    """Where packets do not come, say what the hook has counted, and the NICs since the capture began."""
     try:
         yield
     except pytest.fail.Exception:
         rows = rig.engine.summary()
-        counted = netns.call(nic.name, ethtool.statistics, nic.nics[0].inside)
-        counted = {name: count for name, count in counted.items() if count and "tx" not in name}
+        more = {name: count - rig.before.get(name, 0) for name, count in counted(nic).items()}
+        more = {name: count for name, count in more.items() if count}
         hook = f"{rows.total('received')} at the hook, {rig.delivered} delivered {wanted}, drops {rows.drops()}"
-        pytest.fail(f"{hook}; {facts_of(nic).state}, the NIC: {counted}")
+        pytest.fail(f"{hook}; {facts_of(nic).state}, the NICs: {more}")
+
+
+def counted(nic):
+    """What the sender's NIC has counted, and the receiver's."""
+    outside, inside = nic.nics[0].outside, nic.nics[0].inside
+    sent = {f"sender's {name}": count for name, count in lab.counters(outside).items() if name.startswith("tx")}
+    received = netns.call(nic.name, ethtool.statistics, inside) | lab.counters(inside, nic.name)
+    return sent | {name.strip(): count for name, count in received.items() if "tx" not in name.lower()}

@@ -73,7 +73,7 @@ def test_a_change_under_a_capture(nic, frames, way, change):
             netns.call(nic.name, CHANGES[change], nic.nics[0].inside)
         except OSError as error:
             pytest.skip(f"the driver refuses it: {error.strerror}")
-        forgotten = any("what comes afterwards is missed" in line for line in rig.source.warnings())
+        forgotten = any("what comes afterwards is missed" in line for line in netns.call(nic.name, rig.source.warnings))
         if not forgotten:
             goes_on(nic, rig, frames[100:150])
         rig.stop()

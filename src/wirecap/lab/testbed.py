@@ -33,6 +33,15 @@ MTU_RANGE = (68, 65535)
 LINK_S = 30.0
 TUNNELS = {"lo", "tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0"}
 """Interfaces that the kernel itself puts into every new namespace."""
+_COUNTERS = [
+    f"{way}_{name}"
+    for way, names in (
+        ("rx", "bytes packets errors dropped fifo_errors frame_errors compressed multicast"),
+        ("tx", "bytes packets errors dropped fifo_errors collisions carrier_errors compressed"),
+    )
+    for name in names.split()
+]
+"""The columns of /proc/net/dev (dev_seq_printf_stats, net/core/net-procfs.c)."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +127,14 @@ def status(name: str = NAME) -> Testbed:
 
 def received(interface: str, namespace: str | None = None) -> int:
     """Packets that an interface has received, by its own counters: with native XDP the hook has seen that many."""
+    return counters(interface, namespace)["rx_packets"]
+
+
+def counters(interface: str, namespace: str | None = None) -> dict[str, int]:
+    """An interface's own counters, by the kernel's names: rx_packets, tx_dropped and so on."""
     text = netns.call(namespace, Path("/proc/thread-self/net/dev").read_text)
-    counters = {line.partition(":")[0].strip(): line.partition(":")[2].split() for line in text.splitlines()}
-    return int(counters[interface][1])
+    rows = {line.partition(":")[0].strip(): line.partition(":")[2].split() for line in text.splitlines()}
+    return dict(zip(_COUNTERS, map(int, rows[interface]), strict=True))
 
 
 def names() -> list[str]:

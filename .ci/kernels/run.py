@@ -210,6 +210,7 @@ def guest(nics: list[str], emulated: list[str], tree: Path, code: Path) -> str:
         f"mkdir -p src/wirecap/code && mount --bind {code} src/wirecap/code",
         "of() { basename $(dirname $(grep -l $1 /sys/class/net/*/address)); }",
         "for all in default all; do echo 1 >/proc/sys/net/ipv6/conf/$all/disable_ipv6; done",
+        "echo pfifo_fast >/proc/sys/net/core/default_qdisc",  # fq_codel drops where a sender has to wait
         "places=",
     ]
     for nic in nics:

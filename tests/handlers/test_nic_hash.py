@@ -120,9 +120,20 @@ def others(packet, state):
     state.packets += packet.protocol != 0
 
 
+@wirecap.handler
+def in_a_comprehension(packet, state):
+    state.parts += sum([packet.nic_hash & 1 << bit for bit in range(4)])
+
+
+@wirecap.handler
+def counts_under_its_name(packet, state):
+    state.nic_hash += packet.protocol != 0
+
+
 def test_who_reads_it():
     """Whoever does without asking the NIC gets a line, so it is found in functions that are called, and in tables."""
-    assert [one.reads("nic_hash") for one in (hashes, through_a_function, in_a_table, others)] == [True] * 3 + [False]
+    reading = (hashes, through_a_function, in_a_table, in_a_comprehension)
+    assert [one.reads("nic_hash") for one in (*reading, others, counts_under_its_name)] == [True] * 4 + [False] * 2
 
 
 def test_in_a_file(tmp_path, caplog):

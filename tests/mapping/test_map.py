@@ -360,6 +360,14 @@ def test_mistakes(tmp_path, capfd, line, told):
     assert shown.out == ""
 
 
+def test_a_handler_that_reads_the_hash(tmp_path, capfd):
+    """Files have none: a line says so, as in a capture."""
+    (tmp_path / "own.py").write_text("def hashes(packet, state):\n    state.hashes += packet.nic_hash\n")
+    file = pcap(tmp_path / "a.pcap", [frame(100)])
+    assert main.run(["map", f"{tmp_path}/own.py:hashes", str(file)]) == 0
+    assert "wirecap: handler hashes reads packet.nic_hash, which is 0 here: files have none" in capfd.readouterr().err
+
+
 def test_from_python(archive):
     """wirecap.map takes names and functions, and refuses what has no text."""
     outcome = wirecap.map(f"{HANDLERS}:merged", archive, filter="ip", workers=1)

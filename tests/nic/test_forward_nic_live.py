@@ -12,6 +12,7 @@ import pytest
 from forward_rig import LEAVE, Running, tcpdump, whole
 from nic_rig import LARGER, WAYS, bed_of, capturing, facts_of, named
 from rig import Wire, until
+from wirecap.config.capture import PoolConfig
 from wirecap.lab.testbed import Testbed, VethPair
 from wirecap.linux import ethtool, netlink, netns, probes
 
@@ -54,7 +55,8 @@ def test_both_ways(nic, far, frames, tmp_path, way):
     """Frames pass each other, byte for byte; beside a veth a NIC with zero-copy takes copy mode, and a line says so."""
     with capturing(nic, way):
         pass  # it skips where there is no such way
-    summary, told = pass_each_other(nic, far, frames, tmp_path, WAYS[way]["xdp_mode"])
+    cell = LARGER if way == "zero-copy" else PoolConfig().cell
+    summary, told = pass_each_other(nic, far, frames, tmp_path, WAYS[way]["xdp_mode"], cell)
     assert not summary["zero_copy"]
     able = way != "generic" and probes.XdpFeature.ZERO_COPY in netns.call(nic.name, features, nic.nics[0].inside)
     assert able == (f"the driver of {far.inside} has no zero-copy" in told)
@@ -65,7 +67,7 @@ def test_both_ways_with_zero_copy(nic, other, frames, tmp_path):
     for name in (nic.nics[0].inside, other.inside):
         if probes.XdpFeature.ZERO_COPY not in netns.call(nic.name, features, name):
             pytest.skip("the driver of this kernel has no zero-copy for this NIC")
-    summary, _ = pass_each_other(nic, other, frames, tmp_path, "native")
+    summary, _ = pass_each_other(nic, other, frames, tmp_path, "native", LARGER)
     assert summary["zero_copy"]
 
 
@@ -73,11 +75,11 @@ def features(name):
     return (probes.xdp_features() or {}).get(netlink.index_of(name), probes.XdpFeature(0))
 
 
-def pass_each_other(nic, far, frames, folder, mode):
+def pass_each_other(nic, far, frames, folder, mode, cell):
     """Frames go both ways between a NIC and another beside it, and arrive; returns the summary and what was printed."""
     near, ways = nic.nics[0], [frames[:300], frames[300:]]
     with ExitStack() as stack:
-        asked = ["--xdp-mode", mode, "--cell", str(LARGER)]
+        asked = ["--xdp-mode", mode, "--cell", str(cell)]
         forward = stack.enter_context(Running(nic, near.inside, far.inside, "--both", *asked, *LEAVE))
         for name in (near.inside, far.inside):
             until(lambda name=name: netns.call(nic.name, netlink.interface, name).state in ("up", "unknown"))

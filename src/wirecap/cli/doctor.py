@@ -81,12 +81,10 @@ def command(
 
         fixes.run(namespaces.call(netns, changes, names), netns, yes, json_file)
         return
-    findings: list[Finding] = []
-    seen: list[str] = []
-    if report_file:
-        from wirecap.cli import report
+    from wirecap.cli import report
 
-        seen = report.interface_names(netns)
+    findings: list[Finding] = []
+    seen = report.interface_names(netns) if report_file else []
     if folder is None or report_file:
         findings = [*examine(), *namespaces.call(netns, ports, names)]
     if folder is not None:

@@ -64,7 +64,7 @@ def write(
 ) -> None:  # fmt: skip
     """Write the report as text to ``path``, and as JSON if that is asked for.
 
-    names, netns: which interfaces; seen: the names of all, before anything was found out.
+    names, netns: which interfaces; seen: the names of all of them before the examination, of which some may be gone.
     """
     nics, hidden = namespaces.call(netns, interfaces, names), names_to_hide(netns, seen)
     report = scrubbed({**_host(), "findings": [asdict(each) for each in findings], "interfaces": nics}, hidden)
@@ -118,7 +118,7 @@ def _rows(values: dict[str, Any]) -> list[str]:
 
 
 def interface_names(netns: str | None = None) -> list[str]:
-    """Of the interfaces here and in a namespace."""
+    """The names of the interfaces here and in a namespace."""
     from wirecap.linux import netlink
 
     every = [*netlink.interfaces(), *(namespaces.call(netns, netlink.interfaces) if netns else ())]

@@ -195,7 +195,7 @@ class CompiledHandler(Handler):
         self.process = k.build_process(self._function, self.records.kind, self._options, self.records.tables)
         self._link = k.UNKNOWN_LINK
         self._keep_going = self._editable = self._hashed = False
-        self._warnings: list[str] = []
+        self._unhashed = "files have none"
 
     def compile(self, tell: Callable[[str], None]) -> None:
         """Compile, or load what was compiled before.  Raises UsageError with the user's line if that fails."""
@@ -216,13 +216,15 @@ class CompiledHandler(Handler):
     def open(self, engine: Engine, keep_going: bool, editable: bool) -> None:
         link_types = (interface.dlt for interface in engine.source.interfaces)
         self.connect(link_types, keep_going, editable, bool(engine.pool.control[pool.HASHED]))
-        if not self._hashed and self.user.reads("nic_hash"):
-            way = "with AF_XDP, nic_hash=True or --nic-hash asks the NIC for it"
-            why = way if engine.source.live else "files have none"
-            self._warnings = [f"handler {self.name} reads packet.nic_hash, which is 0 here: {why}"]
+        if engine.source.live:
+            served = engine.source.name == "pcap-over-ip"
+            remedy = "with AF_XDP, nic_hash=True or --nic-hash asks the NIC for it"
+            self._unhashed = "a server's packets have none" if served else remedy
 
     def warnings(self) -> list[str]:
-        return self._warnings
+        if self._hashed or not self.user.reads("nic_hash"):
+            return []
+        return [f"handler {self.name} reads packet.nic_hash, which is 0 here: {self._unhashed}"]
 
     def connect(
         self, link_types: Iterable[int], keep_going: bool, editable: bool = False, hashed: bool = False

@@ -65,7 +65,7 @@ class Pipeline:
     def warnings(self) -> list[str]:
         """What the user should know before the first packet."""
         own = [self.selection.note] if self.selection.note else []
-        return own + [line for part in self.parts for line in part.warnings()]
+        return list(dict.fromkeys(own + [line for part in self.parts for line in part.warnings()]))
 
     @property
     def printer(self) -> Printer | None:

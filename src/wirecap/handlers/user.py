@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, overload
 
 import numpy as np
@@ -105,17 +105,24 @@ class UserHandler:
         return tables_of(self.declared)
 
     def reads(self, field: str) -> bool:
-        """Whether the function, one that it calls by name, or a key of a table uses this field of packets."""
+        """Whether the function, one that it calls by name, or a key of a table uses this field of packets.
+
+        A field of the state that has the same name hides it.
+        """
+        if any(field in table.names for table in self.tables.values()):
+            return True
+        if field in (self.kind().names or ()):
+            return False
         to_do, done = [self.function], set[Function]()
         while to_do:
             function = to_do.pop()
-            if field in function.__code__.co_names:
+            if field in _names(function.__code__):
                 return True
             done.add(function)
             used = inspect.getclosurevars(function)
             called = [getattr(one, "py_func", one) for one in (*used.globals.values(), *used.nonlocals.values())]
             to_do += [one for one in called if inspect.isfunction(one) and one not in done]
-        return any(field in table.names for table in self.tables.values())
+        return False
 
     def kind(self) -> np.dtype[Any]:
         """The dtype of a thread's record; if none is declared, a counter for each name that is used."""
@@ -278,6 +285,11 @@ def _from_package(name: str) -> ModuleType:
         raise failed_import(name, error) from None
     except BaseException as error:
         raise failed_import(name, error) from None
+
+
+def _names(code: CodeType) -> set[str]:
+    """What the code of a function, and of functions and comprehensions in it, names."""
+    return set(code.co_names).union(*(_names(one) for one in code.co_consts if isinstance(one, CodeType)))
 
 
 def make_importable(folder: str) -> None:

@@ -45,7 +45,7 @@ def map_files(
     handler = table.make(text.spec(), Setting(filter=filter, to=tuple(to)))
     handler.compile(lambda name: say(f"wirecap: compiling {name} (once)"))
     inputs, lines = inputs_of(paths)
-    for line in lines:
+    for line in [*lines, *handler.warnings()]:
         say(f"wirecap: {line}")
     fold = handler.fold()
     if fold is None:

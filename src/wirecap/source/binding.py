@@ -21,7 +21,10 @@ class Binding:
     often: bool
 
     def bind(self, socket: af_xdp.Socket, first: af_xdp.Socket, name: str, index: int, queue: int) -> None:
-        """first: the one that has registered the cells, or that shares them already; it decides for all."""
+        """first: the one that has registered the cells, or that shares them already; it decides for all.
+
+        Raises SystemCallError, with a hint.
+        """
         try:
             if socket is not first:
                 socket.bind(index, queue, 0, first)
@@ -32,6 +35,11 @@ class Binding:
                 errno.ENETDOWN: f"bring it up: ip link set {name} up",
                 errno.EINVAL: "the driver refuses this queue or combination of NICs; try --xdp-mode generic",
             }
+            if socket is not first:
+                hints[errno.EOPNOTSUPP] = (
+                    "its driver has no zero-copy for this, and that of another NIC of the capture has:"
+                    " use --xdp-mode generic"
+                )
             owner = holders.of_program(netlink.interface(name).xdp_program) if error.errno == errno.EBUSY else ""
             if owner:
                 hints[errno.EBUSY] = f"another AF_XDP socket has the queue: stop its owner, {owner}"

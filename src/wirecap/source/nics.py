@@ -86,17 +86,23 @@ def whole_mode(nics: list[Nic], mode: str) -> tuple[str, list[str]]:
 
     In the NICs' namespace.
     """
-    notes = []
-    for nic in nics if mode != "generic" else ():
-        drawback = _drawback(nic.name)
-        if drawback:
-            lost = f"generic mode, which is slower: {drawback.cause}" if mode == "auto" else drawback.loss
-            notes.append(f"{nic.name}: {lost}{drawback.remedy}")
-    return ("generic" if notes and mode == "auto" else mode), notes
+    found = {nic.name: drawback for nic in nics if mode != "generic" and (drawback := _drawback(nic.name))}
+    if mode != "auto" or not found:
+        return mode, [
+            f"{name}: {cause}: {loss} ({remedy or 'leave --xdp-mode out'})"
+            for name, (cause, loss, remedy) in found.items()
+        ]
+    notes = [
+        f"{name}: generic mode, which is slower: {cause}{f' ({remedy})' if remedy else ''}"
+        for name, (cause, _, remedy) in found.items()
+    ]
+    if others := [nic.name for nic in nics if nic.name not in found]:
+        notes.append(f"{' and '.join(others)}: generic mode, too: one capture has one mode")
+    return "generic", notes
 
 
 class _Drawback(NamedTuple):
-    """What a driver does to native programs, the loss if one is used all the same, and what helps."""
+    """What a driver does to native programs, what is lost if one is used all the same, and what prevents that."""
 
     cause: str
     loss: str
@@ -106,20 +112,25 @@ class _Drawback(NamedTuple):
 def _drawback(name: str) -> _Drawback | None:
     """virtio_net adds receive queues, one for each CPU, if the device has so many.  They are there for sending, but
     devices steer packets to them, and no socket can be bound before they exist (virtnet_xdp_set,
-    drivers/net/virtio_net.c).  vmxnet3 makes new rings for another MTU or state of the link, and hands what comes by
-    those to the host: seen on Linux 6.12 to 7.3 with a program that drops everything.
+    drivers/net/virtio_net.c).  vmxnet3 makes new rings for another MTU, ring size or state of the link, and hands what
+    comes by those to the host: seen on Linux 6.12 to 7.3 with a program that drops everything.
     """
-    driver = netlink.interface(name).driver
-    if driver == "vmxnet3":
-        cause = "vmxnet3 leaves a native XDP program out once its link or its MTU has changed"
-        return _Drawback(cause, f"{cause}: what comes afterwards is missed")
-    found = ethtool.most_channels(name) if driver == "virtio_net" else None
+    facts = netlink.interface(name)
+    if facts.driver == "vmxnet3" and probes.XdpFeature.REDIRECT in _features_of(facts.index):
+        cause = "vmxnet3 leaves a native XDP program out once its link, its MTU or its rings have changed"
+        return _Drawback(cause, "what comes afterwards is missed")
+    found = ethtool.most_channels(name) if facts.driver == "virtio_net" else None
     cpus = bpf.len_possible_cpus()
     if not found or found[0] + cpus > found[1]:
         return None
     cause = f"a native XDP program adds {cpus} queues, which cannot be captured"
-    remedy = f" (ethtool -L {name} combined {found[1]} leaves no room for them)"
-    return _Drawback(cause, f"{cause}: their packets are missed", remedy)
+    remedy = f"ethtool -L {name} combined {found[1]} leaves no room for them"
+    return _Drawback(cause, "their packets are missed", remedy)
+
+
+def _features_of(index: int) -> probes.XdpFeature:
+    """None where the kernel does not tell."""
+    return (probes.xdp_features() or {}).get(index, probes.XdpFeature(0))
 
 
 def spills(nic: Nic, buffer: Buffer | None) -> bool:
@@ -132,18 +143,16 @@ def all_copied(nics: list[Nic], wires: WireTable | None) -> list[str]:
     the same mode, or the kernel refuses them (xp_assign_dev_shared, net/xdp/xsk_buff_pool.c).  In the NICs' namespace.
     """
     names = list(dict.fromkeys([nic.name for nic in nics] + [name for name, _ in (wires.places if wires else ())]))
-    drivers = {name: netlink.interface(name).driver for name in names}
-    if len(set(drivers.values())) == 1:
+    facts = {name: netlink.interface(name) for name in names}
+    if len({one.driver for one in facts.values()}) == 1:
         return []
     features = probes.xdp_features()
     if features is None:
-        asked = " and ".join(sorted(set(drivers.values())))
-        return [
-            f"copy mode, which is slower: this kernel does not tell whether {asked} have zero-copy (Linux 6.3 does)"
-        ]
+        why = "before Linux 6.3 a kernel does not tell which drivers have zero-copy, and one capture has one mode"
+        return [f"{' and '.join(names)}: copy mode, which is slower: {why}"]
     having = {
-        name: probes.XdpFeature.ZERO_COPY in features.get(netlink.index_of(name), probes.XdpFeature(0))
-        for name in names
+        name: probes.XdpFeature.ZERO_COPY in features.get(one.index, probes.XdpFeature(0))
+        for name, one in facts.items()
     }
     if len(set(having.values())) == 1:
         return []

@@ -54,7 +54,8 @@ class CaptureSettings:
     coalesce_ns: int = 100_000
     busy_poll: bool = False
     lazy: bool = False
-    """Nobody waits for a packet: a few may lie for half a millisecond, so that threads are woken less often."""
+    """Nobody waits for a single packet, as a forwarder does: a few may lie for half a millisecond, so that threads are
+    woken less often."""
 
 
 class Source(ABC):

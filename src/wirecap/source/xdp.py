@@ -116,6 +116,11 @@ class XdpSource(Source):
         hashed: bool = False,
     ) -> None:  # fmt: skip
         xdp_mode, added = whole_mode(nics, xdp_mode)
+        if xdp_mode == "generic" and (hashed or by_nic):
+            asked_for = "the NIC's hash" if hashed else "-j adapter_unsynced"
+            raise UsageError(
+                f"{asked_for} needs native mode: {'; '.join(added)}", "use --xdp-mode native, or leave it out"
+            )
         self.cell, self._mode, self._busy = cell, xdp_mode, busily
         self._patient = patient
         self._away: set[int] = set()
@@ -129,11 +134,11 @@ class XdpSource(Source):
         self._clock = use_clock or best_clock()
         self._nics = nics
         self._buffers = [zero_copy.buffer_of(nic.name, room) if xdp_mode != "generic" else None for nic in nics]
-        copied = all_copied(nics, wires) if xdp_mode != "generic" else []
-        copies = xdp_mode == "generic" or bool(copied) or any(map(spills, nics, self._buffers))
+        self._copied = all_copied(nics, wires) if xdp_mode != "generic" else []
+        copies = xdp_mode == "generic" or bool(self._copied) or any(map(spills, nics, self._buffers))
         self._binding = Binding(copies, self._joins, self._often)
         self.modes: list[str] = []
-        self._notes = added + copied + ([filter.note] if filter and filter.note else [])
+        self._notes = added + self._copied + ([filter.note] if filter and filter.note else [])
         self._by_nic, self._hashed = by_nic, hashed
         self._stamps = "host_lowprec" if self._clock == "none" else "host_hiprec" if every_packet else "host"
         if by_nic:
@@ -299,7 +304,8 @@ class XdpSource(Source):
         with select.epoll() as waiter:
             for queue in mine:
                 waiter.register(self._sockets[queue].fd, select.EPOLLIN)
-            settings = replace(settings, busy_poll=self._busy)
+            timed = self._words[NO_TIMESTAMPS :: k.QUEUE_WORDS][mine].any()  # packets have the time of their turn
+            settings = replace(settings, busy_poll=self._busy, lazy=settings.lazy and not (timed or self._busy))
             run_capture(pool, self.rings, mine, waiter.fileno(), settings)
 
     def descriptor(self, queue: int) -> int:
@@ -517,7 +523,7 @@ class XdpSource(Source):
             for number, name in enumerate(names)
             for row in shortcomings(name, self.cell, self._choices, self._puts_tags_back(number))
         ]
-        if self._mode == "generic":
+        if self._mode == "generic" or self._copied:  # larger cells would not bring zero-copy
             found = [(name, row) for name, row in found if row.subject != COPYING]
         if large := dict.fromkeys(row.on([name])[1] for name, row in found if row.subject == "MTU"):
             self._remedies["oversize"] = "; ".join(large)

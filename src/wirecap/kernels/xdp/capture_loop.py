@@ -55,7 +55,7 @@ from wirecap.kernels.xdp.rings import (
 BATCH = 1024  # packets to take from a queue before replacing its cells and moving on to the next queue
 IDLE_NS, SHORT_IDLE_NS = 100_000_000, 1_000_000
 LONGER = 5  # times COALESCE_NS
-FEW = 256  # packets of a turn: half as many as in 0.1 ms at 5 Mp/s
+FEW = 64  # packets of a turn: 0.13 Mp/s where turns are 0.5 ms apart
 BACKLOG = 4  # chunks waiting for a handler
 BRIDGING = 8192  # attached cells: 0.5 ms at 16 Mp/s
 
@@ -207,8 +207,8 @@ def capture_loop(pool, rings, mine, settings, depths, scratch):
     settings: TIMEOUT_NS (when to hand over a partial chunk to a busy consumer), COALESCE_NS (how long to sleep after a
     turn where packets come faster than one in that time, so that the next turn finds many; LONGER while handlers are
     behind), WAIT_FD (readable when a queue has packets), BUSY (take packets from the NIC on this CPU, without pause
-    while there are any), LAZY (nobody waits for a packet: while they are FEW they may lie LONGER).  depths: scratch,
-    int64 (C,); scratch: libc.scratch().
+    while there are any), LAZY (nobody waits for a single packet: after a turn with at most FEW, rest LONGER).  depths:
+    scratch, int64 (C,); scratch: libc.scratch().
     """
     coalesce_ns, before = settings[COALESCE_NS], i64(0)
     while True:
@@ -247,10 +247,13 @@ def capture_loop(pool, rings, mine, settings, depths, scratch):
 
 @inline
 def rest_of(pool, mine, settings, taken, lacking):
-    """How long packets may lie after a turn that has taken so many, in ns.  lacking: queues that wait for memory."""
+    """How long packets may lie after a turn that has taken so many, in ns: no longer than TIMEOUT_NS, if that is more
+    than COALESCE_NS.  lacking: queues that wait for memory.
+    """
+    rest_ns = settings[COALESCE_NS]
     if settings[LAZY] and taken <= FEW and lacking == 0 and bridges(pool, mine, False):
-        return settings[COALESCE_NS] * LONGER
-    return settings[COALESCE_NS]
+        return max(rest_ns, min(rest_ns * LONGER, settings[TIMEOUT_NS]))
+    return rest_ns
 
 
 @inline
@@ -280,10 +283,10 @@ def is_ahead(pool, mine):
 
 @inline
 def bridges(pool, mine, exhausted):
-    """Whether the kernel has cells for as long as a longer sleep takes.
+    """Whether every queue has BRIDGING cells attached, enough for a longer sleep.
 
-    exhausted: a pool without any for it counts too, since bringing cells home sooner would only let in packets that the
-    handler cannot take.
+    exhausted: a queue that has no free cell left counts, too: bringing cells home sooner would only let in packets that
+    the handler cannot take.
     """
     for i in range(mine.size):
         q = mine[i] * QUEUE_WORDS

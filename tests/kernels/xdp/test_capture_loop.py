@@ -32,24 +32,26 @@ def pool():
 
 def attach(pool, *cells):
     for queue, count in enumerate(cells):
-        words = pool.queues[queue * k.QUEUE_WORDS : (queue + 1) * k.QUEUE_WORDS]
-        words[r.SUBMITTED] = words[k.TAKEN] + count
-        words[k.FREE_CELLS] = 0
+        own = pool.queues[queue * k.QUEUE_WORDS : (queue + 1) * k.QUEUE_WORDS]
+        own[r.SUBMITTED] = own[k.TAKEN] + count
+        own[k.FREE_CELLS] = 0
 
 
 @pytest.mark.parametrize(
-    ("lazy", "taken", "lacking", "attached", "wanted"),
+    ("lazy", "timeout_ns", "taken", "lacking", "attached", "wanted"),
     [
-        (True, 0, 0, (8192, 16384), LONG_NS),
-        (True, 256, 0, (8192, 8192), LONG_NS),
-        (True, 257, 0, (16384, 16384), SHORT_NS),  # they come fast
-        (True, 1, 0, (16384, 8191), SHORT_NS),  # one of the queues could run out of cells, by a burst
-        (True, 1, 1, (16384, 16384), SHORT_NS),  # one waits for memory
-        (False, 1, 0, (16384, 16384), SHORT_NS),  # somebody waits for each packet
+        (True, 1_000_000, 0, 0, (8192, 16384), LONG_NS),
+        (True, 1_000_000, 64, 0, (8192, 8192), LONG_NS),
+        (True, 200_000, 1, 0, (8192, 8192), 200_000),  # no longer than a chunk may fill up
+        (True, 1_000, 1, 0, (8192, 8192), SHORT_NS),
+        (True, 1_000_000, 65, 0, (16384, 16384), SHORT_NS),  # they come fast
+        (True, 1_000_000, 1, 0, (16384, 8191), SHORT_NS),  # one of the queues could run out of cells, by a burst
+        (True, 1_000_000, 1, 1, (16384, 16384), SHORT_NS),  # one waits for memory
+        (False, 1_000_000, 1, 0, (16384, 16384), SHORT_NS),  # somebody waits for each packet
     ],
 )
-def test_longer_where_it_harms_nobody(pool, lazy, taken, lacking, attached, wanted):
+def test_longer_where_it_harms_nobody(pool, lazy, timeout_ns, taken, lacking, attached, wanted):
     settings = np.zeros(8, np.int64)
-    settings[loop.COALESCE_NS], settings[loop.LAZY] = SHORT_NS, lazy
+    settings[loop.TIMEOUT_NS], settings[loop.COALESCE_NS], settings[loop.LAZY] = timeout_ns, SHORT_NS, lazy
     attach(pool, *attached)
     assert rest(pool, np.arange(2), settings, taken, lacking) == wanted

@@ -116,11 +116,6 @@ class XdpSource(Source):
         hashed: bool = False,
     ) -> None:  # fmt: skip
         xdp_mode, added = whole_mode(nics, xdp_mode)
-        if xdp_mode == "generic" and (hashed or by_nic):
-            asked_for = "the NIC's hash" if hashed else "-j adapter_unsynced"
-            raise UsageError(
-                f"{asked_for} needs native mode: {'; '.join(added)}", "use --xdp-mode native, or leave it out"
-            )
         self.cell, self._mode, self._busy = cell, xdp_mode, busily
         self._patient = patient
         self._away: set[int] = set()

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from io import TextIOWrapper
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Protocol
@@ -212,11 +213,15 @@ class Processes:
 def serve(connection: Connection) -> None:
     """The life of a worker: tasks until nobody has any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who started us, who will end us
+    streams = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, TextIOWrapper)]
+    for stream in streams:
+        if stream.write_through:  # PYTHONUNBUFFERED: print writes a line's end by itself, and lines of workers mix
+            stream.reconfigure(line_buffering=True, write_through=False)
     while True:
         try:
             task = connection.recv()
             found = outcome_of(task)
-            for stream in filter(None, (sys.stdout, sys.stderr)):
+            for stream in streams:
                 with suppress(OSError, ValueError):  # what a handler printed: nobody may read it any more
                     stream.flush()
             connection.send(found)

@@ -72,7 +72,7 @@ def test_both_ways_with_zero_copy(nic, other, frames, tmp_path):
 
 
 def features(name):
-    return (probes.xdp_features() or {}).get(netlink.index_of(name), probes.XdpFeature(0))
+    return probes.features_of(netlink.index_of(name)) or ()
 
 
 def pass_each_other(nic, far, frames, folder, mode, cell):

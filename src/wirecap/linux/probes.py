@@ -55,6 +55,12 @@ def xdp_features() -> dict[int, XdpFeature] | None:
     return {reply.get_attr("IFINDEX"): XdpFeature(reply.get_attr("XDP_FEATURES") or 0) for reply in replies}
 
 
+def features_of(index: int) -> XdpFeature | None:
+    """Those of one interface; None if the kernel cannot say."""
+    found = xdp_features()
+    return None if found is None else found.get(index, XdpFeature(0))
+
+
 def describe_xdp_features(features: XdpFeature) -> str:
     """``native, zero-copy``, ``native`` or ``generic``."""
     if XdpFeature.REDIRECT not in features:

@@ -116,7 +116,7 @@ def _drawback(name: str) -> _Drawback | None:
     comes by those to the host: seen on Linux 6.12 to 7.3 with a program that drops everything.
     """
     facts = netlink.interface(name)
-    if facts.driver == "vmxnet3" and probes.XdpFeature.REDIRECT in _features_of(facts.index):
+    if facts.driver == "vmxnet3" and probes.XdpFeature.REDIRECT in (probes.features_of(facts.index) or ()):
         cause = "vmxnet3 leaves a native XDP program out once its link, its MTU or its rings have changed"
         return _Drawback(cause, "what comes afterwards is missed")
     found = ethtool.most_channels(name) if facts.driver == "virtio_net" else None
@@ -126,11 +126,6 @@ def _drawback(name: str) -> _Drawback | None:
     cause = f"a native XDP program adds {cpus} queues, which cannot be captured"
     remedy = f"ethtool -L {name} combined {found[1]} leaves no room for them"
     return _Drawback(cause, "their packets are missed", remedy)
-
-
-def _features_of(index: int) -> probes.XdpFeature:
-    """None where the kernel does not tell."""
-    return (probes.xdp_features() or {}).get(index, probes.XdpFeature(0))
 
 
 def spills(nic: Nic, buffer: Buffer | None) -> bool:
@@ -146,14 +141,11 @@ def all_copied(nics: list[Nic], wires: WireTable | None) -> list[str]:
     facts = {name: netlink.interface(name) for name in names}
     if len({one.driver for one in facts.values()}) == 1:
         return []
-    features = probes.xdp_features()
-    if features is None:
+    features = {name: probes.features_of(one.index) for name, one in facts.items()}
+    if None in features.values():
         why = "before Linux 6.3 a kernel does not tell which drivers have zero-copy, and one capture has one mode"
         return [f"{' and '.join(names)}: copy mode, which is slower: {why}"]
-    having = {
-        name: probes.XdpFeature.ZERO_COPY in features.get(one.index, probes.XdpFeature(0))
-        for name, one in facts.items()
-    }
+    having = {name: probes.XdpFeature.ZERO_COPY in (each or ()) for name, each in features.items()}
     if len(set(having.values())) == 1:
         return []
     able, unable = ([name for name in names if having[name] == there] for there in (True, False))

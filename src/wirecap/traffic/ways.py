@@ -162,8 +162,8 @@ def _unfit_for_live(facts: netlink.Interface, wish: Wish) -> str:
         return "live frames leave on the queue of their CPU"
     if wish.longest > FRAME_MAX:
         return f"a live frame can have at most {FRAME_MAX} bytes"
-    features = probes.xdp_features()
-    if features is not None and XdpFeature.TRANSMIT not in features.get(facts.index, XdpFeature(0)):
+    features = probes.features_of(facts.index)
+    if features is not None and XdpFeature.TRANSMIT not in features:
         other = "its peer has neither an XDP program nor GRO" if facts.kind == "veth" else "its driver cannot"
         return f"{facts.name} does not accept redirected frames: {other}"
     return ""
